@@ -1,0 +1,1 @@
+"""Containers: one contract, two runners. Plain Python, no Django."""

@@ -1,0 +1,1 @@
+"""What runs inside an execution's container. It imports nothing of `djinn`."""
