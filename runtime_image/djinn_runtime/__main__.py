@@ -1,0 +1,13 @@
+"""`python3 -m djinn_runtime EXECUTION_DIRECTORY`."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from .supervisor import main
+
+if __name__ == "__main__":
+    code = main(sys.argv[1:])
+    sys.stderr.flush()
+    os._exit(code)  # not sys.exit: the work's thread may be stuck, and nothing may delay the end any more

@@ -1,0 +1,109 @@
+"""Mode "command": one script, its output, the values it hands back."""
+
+from __future__ import annotations
+
+import codecs
+import os
+import signal
+
+from .children import Children
+from .clip import Clip
+from .journal import Journal
+from .outcome import Outcome, failed, outputs_problem
+from .output_file import OutputFileError, read_outputs
+from .protocol import Brief
+from .shell import Command, Ran, environment, shell
+
+OUTPUT_FILE_NAME = "outputs"
+SCRIPT_NAME = "script"
+_TAIL_BYTES = 2000
+
+
+def run_command(brief: Brief, directory: str, journal: Journal, children: Children) -> Outcome:
+    """Run the brief's script in its workspace; a value is an output when its name is declared."""
+    path = _create(directory, OUTPUT_FILE_NAME, "")
+    script = _create(directory, SCRIPT_NAME, brief.script or "")  # not an argument: those end at 128 KiB
+    output = _Output(journal)
+    try:
+        ran = Command(
+            children,
+            _arguments(script),
+            directory=brief.workspace,
+            variables=environment({**brief.environment, "DJINN_OUTPUT": path}),
+            timeout_seconds=brief.deadline_seconds,
+            is_joined=False,
+            on_output=output.take,
+        ).run()
+    except OSError as exc:
+        return failed("error", f"the script cannot be started: {exc}")
+    output.close()
+    return _outcome(brief, journal, ran, path, output.tail())
+
+
+def _create(directory: str, name: str, text: str) -> str:
+    path = os.path.join(os.path.abspath(directory), name)
+    with open(path, "wb") as file:
+        file.write(text.encode("utf-8", "replace"))
+    return path
+
+
+def _arguments(script: str) -> list[str]:
+    if shell() == "/bin/bash":
+        return ["/bin/bash", "-eo", "pipefail", script]
+    return ["/bin/sh", "-e", script]
+
+
+class _Output:
+    """Passes what the script writes to the journal and remembers its end."""
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+        self._decoders = {name: codecs.getincrementaldecoder("utf-8")("replace") for name in ("stdout", "stderr")}
+        self._clip = Clip(2 * _TAIL_BYTES)
+
+    def take(self, stream: str, chunk: bytes) -> None:
+        self._clip.add(chunk)
+        self._journal.stream("output", self._decoders[stream].decode(chunk), stream=stream)
+
+    def close(self) -> None:
+        for name, decoder in self._decoders.items():
+            self._journal.stream("output", decoder.decode(b"", True), stream=name)
+
+    def tail(self) -> str:
+        return self._clip.text()[-_TAIL_BYTES:].strip()
+
+
+def _outcome(brief: Brief, journal: Journal, ran: Ran, path: str, tail: str) -> Outcome:
+    if ran.exit_code != 0:
+        what, code = _describe(ran.exit_code)
+        return failed("error", f"{what}\n{tail}".strip(), code)
+    try:
+        found = read_outputs(path)
+    except OutputFileError as exc:
+        return failed("error", str(exc), 0)
+    for name in sorted(set(found) - set(brief.outputs)):
+        journal.append(
+            "log", level="warning", message=f"the script set {name[:200]!r}, which the step does not declare"
+        )
+    outputs = {name: found[name] for name in brief.outputs if name in found}
+    problem = _missing(brief, found) or outputs_problem(outputs)
+    if problem:
+        return failed("error", problem, 0)
+    return Outcome(outputs=outputs, summary="the script succeeded", exit_code=0)
+
+
+def _missing(brief: Brief, found: dict[str, str]) -> str | None:
+    names = [name for name in brief.outputs if name not in found]
+    return f"the script did not set its outputs: {', '.join(names)}" if names else None
+
+
+def _describe(exit_code: int | None) -> tuple[str, int | None]:
+    if exit_code is None:
+        return "the script could not be ended", None
+    if exit_code >= 0:
+        return f"exit code {exit_code}", exit_code
+    try:
+        name = signal.Signals(-exit_code).name
+    except ValueError:
+        name = f"signal {-exit_code}"
+    return f"killed by {name}", 128 - exit_code

@@ -1,0 +1,149 @@
+"""Running one program: its output as it comes, its exit code, a time limit, no waiting for what it left behind."""
+
+from __future__ import annotations
+
+import os
+import select
+import subprocess
+import threading
+import time
+from dataclasses import dataclass
+from typing import Callable
+
+from .children import Child, Children
+
+READ_BYTES = 64 * 1024
+_DRAIN_BYTES = 1024 * 1024  # a pipe holds 64 KiB unless enlarged, at most 1 MiB: what the exited program wrote
+_EXIT_SECONDS = 5.0
+
+OnOutput = Callable[[str, bytes], None]
+
+
+@dataclass(frozen=True)
+class Ran:
+    """How a program ended. `exit_code` is negative for a signal, None when it could not even be killed.
+
+    `is_held` tells that processes it left behind keep its output open.
+    """
+
+    exit_code: int | None
+    is_timed_out: bool
+    is_held: bool
+
+
+def environment(extra: dict[str, str]) -> dict[str, str]:
+    """The clean environment of the work: nothing of the runtime's own but PATH."""
+    path = os.environ.get("PATH") or "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+    return {"PATH": path, "HOME": "/tmp", "LANG": "C.UTF-8", "TERM": "dumb", **extra}
+
+
+def shell() -> str:
+    """bash, or sh in an image without it."""
+    return "/bin/bash" if os.access("/bin/bash", os.X_OK) else "/bin/sh"
+
+
+class Command:
+    """One program to run. With `is_joined` its stderr goes into stdout, in the order of writing."""
+
+    def __init__(
+        self,
+        children: Children,
+        arguments: list[str],
+        *,
+        directory: str,
+        variables: dict[str, str],
+        timeout_seconds: float,
+        is_joined: bool,
+        on_output: OnOutput,
+    ) -> None:
+        self._children = children
+        self._arguments = arguments
+        self._directory = directory
+        self._variables = variables
+        self._timeout_seconds = timeout_seconds
+        self._streams = ["stdout"] if is_joined else ["stdout", "stderr"]
+        self._on_output = on_output
+        self._names: dict[int, str] = {}
+
+    def run(self) -> Ran:
+        """Run to the exit or the time limit. Raises OSError when the program cannot be started."""
+        child = self._spawn()
+        try:
+            is_timed_out = not self._follow(child, time.monotonic() + self._timeout_seconds)
+            if is_timed_out:
+                self._children.kill(child)
+                self._follow(child, time.monotonic() + _EXIT_SECONDS)
+            self._drain()
+            return Ran(child.exit_code, is_timed_out, is_held=bool(self._names))
+        finally:
+            os.close(child.exited)
+            for pipe in self._names:
+                threading.Thread(target=_discard, args=(pipe,), daemon=True).start()
+
+    def _spawn(self) -> Child:
+        pipes = [os.pipe() for _ in self._streams]
+        writers = [writer for _, writer in pipes]
+        try:
+            child = self._children.spawn(
+                self._arguments,
+                cwd=self._directory,
+                env=self._variables,
+                stdout=writers[0],
+                stderr=writers[1] if len(writers) > 1 else subprocess.STDOUT,
+            )
+        except BaseException:
+            for reader, _ in pipes:
+                os.close(reader)
+            raise
+        finally:
+            for writer in writers:
+                os.close(writer)
+        for (reader, _), name in zip(pipes, self._streams):
+            os.set_blocking(reader, False)
+            self._names[reader] = name
+        return child
+
+    def _follow(self, child: Child, limit: float) -> bool:
+        """Pass output on until the exit; False when the limit came first."""
+        while True:
+            left = limit - time.monotonic()
+            if left <= 0:
+                return False
+            poller = select.poll()
+            for descriptor in (child.exited, *self._names):
+                poller.register(descriptor, select.POLLIN)
+            ready = {descriptor for descriptor, _ in poller.poll(left * 1000)}
+            for pipe in ready & set(self._names):
+                self._read(pipe)
+            if child.exited in ready:
+                return True
+
+    def _drain(self) -> None:
+        """Read what is in the pipes now, without waiting for whoever still holds them."""
+        for pipe in list(self._names):
+            size = 0
+            while size < _DRAIN_BYTES:
+                read = self._read(pipe)
+                if not read:
+                    break
+                size += read
+
+    def _read(self, pipe: int) -> int:
+        try:
+            chunk = os.read(pipe, READ_BYTES)
+        except BlockingIOError:
+            return 0
+        if chunk:
+            self._on_output(self._names[pipe], chunk)
+        else:
+            del self._names[pipe]
+            os.close(pipe)
+        return len(chunk)
+
+
+def _discard(pipe: int) -> None:
+    """Read to the end, so that a process left in the background neither blocks nor dies of a closed pipe."""
+    os.set_blocking(pipe, True)
+    while os.read(pipe, READ_BYTES):
+        pass
+    os.close(pipe)
