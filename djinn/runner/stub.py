@@ -117,7 +117,8 @@ def read_script(path: Path) -> Script:
         raise SpecificationRefused(f"no readable brief: {exc}") from exc
     wishes = _wishes(brief)
     declared = [*brief.outputs, *(brief.agent.outputs if brief.agent else [])]
-    success = {"status": "succeeded", "outputs": dict.fromkeys(declared, "ok"), "summary": "", "error": ""}
+    outputs = dict.fromkeys(declared, "ok")
+    success = {"status": "succeeded", "outputs": outputs, "summary": "", "error": None, "exit_code": 0}
     records = [("ready", {}), *((item["type"], item["data"]) for item in wishes.get("records", []))]
     finished = wishes.get("finished", success)
     is_held = bool(wishes.get("hold", False))

@@ -1,0 +1,124 @@
+"""Running git on the host so that nothing in a tree, a repository or a name can make it run something else."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+
+from djinn.runner.base import RunnerError
+
+CONFIGURATION = Path(__file__).with_name("gitconfig")
+STRONGEST = ("core.hooksPath=/dev/null", "core.fsmonitor=false", "submodule.recurse=false", "protocol.ext.allow=never")
+TRUST_VARIABLES = ("HOME", "SSH_AUTH_SOCK", "SSL_CERT_FILE", "SSL_CERT_DIR", "GIT_SSL_CAINFO", "CURL_CA_BUNDLE")
+PROXY_VARIABLES = ("http_proxy", "https_proxy", "no_proxy", "all_proxy", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY")
+REMOTE_PROTOCOLS = "https:http:ssh:git"
+WORDS_BYTES = 4000
+
+
+class WorkspaceError(RunnerError):
+    """A workspace could not be made, kept or put back. `reason` is one of the closed list of failures."""
+
+    def __init__(self, text: str, *, permanent: bool, reason: str) -> None:
+        super().__init__(text)
+        self.permanent = permanent
+        self.reason = reason
+
+
+def run_git(
+    arguments: list[str],
+    *,
+    lock: int,
+    timeout_seconds: float,
+    git_dir: Path | None = None,
+    tree: Path | None = None,
+    stdin: bytes = b"",
+    environment: Mapping[str, str] | None = None,
+) -> bytes:
+    """What git wrote to stdout. Git and its children hold a copy of `lock`, so the lock lasts as long as they do."""
+    with start_git(arguments, lock=lock, git_dir=git_dir, tree=tree, environment=environment) as process:
+        try:
+            output, words = process.communicate(stdin, timeout=timeout_seconds)
+        except subprocess.TimeoutExpired as exc:
+            raise WorkspaceError(
+                f"git {arguments[0]} took longer than {timeout_seconds} s", permanent=False, reason="timeout"
+            ) from exc
+        finally:
+            end_group(process)
+    if process.returncode:
+        raise failure(arguments[0], words)
+    return output
+
+
+def start_git(
+    arguments: list[str],
+    *,
+    lock: int,
+    git_dir: Path | None = None,
+    tree: Path | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> subprocess.Popen[bytes]:
+    """A git process, the leader of a session of its own."""
+    variables = _environment(git_dir, tree) | dict(environment or {})
+    strongest = [word for setting in STRONGEST for word in ("-c", setting)]
+    try:
+        return subprocess.Popen(
+            ["git", "--no-pager", *strongest, *arguments],
+            env=variables,
+            cwd=tree if tree is not None else "/",
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            pass_fds=(lock,),
+            start_new_session=True,
+        )
+    except OSError as exc:
+        raise WorkspaceError(f"git cannot be started: {exc}", permanent=False, reason="error") from exc
+
+
+def end_group(process: subprocess.Popen[bytes]) -> None:
+    """Kill git with all that it started, unless it has ended by itself."""
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def remote_environment(protocols: str) -> dict[str, str]:
+    """What a clone needs on top: the way to the network and to the operator's SSH agent; nobody is ever asked."""
+    inherited = {name: value for name, value in os.environ.items() if name in TRUST_VARIABLES + PROXY_VARIABLES}
+    return inherited | {"GIT_ALLOW_PROTOCOL": protocols, "GIT_SSH_COMMAND": "ssh -oBatchMode=yes"}
+
+
+def failure(verb: str, words: bytes) -> WorkspaceError:
+    """Git's own words, without secrets, as our error."""
+    text = scrub(words.decode("utf-8", "replace").strip()[-WORDS_BYTES:])
+    is_full = "No space left on device" in text or "Disk quota exceeded" in text
+    return WorkspaceError(f"git {verb}: {text}", permanent=False, reason="disk" if is_full else "error")
+
+
+def scrub(text: str) -> str:
+    """The text without user names and passwords in URLs."""
+    return re.sub(r"(?<=://)[^/\s'\"]*@", "", text)
+
+
+def _environment(git_dir: Path | None, tree: Path | None) -> dict[str, str]:
+    environment = {
+        "PATH": os.environ.get("PATH", os.defpath),
+        "HOME": "/nonexistent",
+        "LC_ALL": "C.UTF-8",
+        "GIT_CONFIG_NOSYSTEM": "1",
+        "GIT_CONFIG_GLOBAL": str(CONFIGURATION),
+        "GIT_ATTR_NOSYSTEM": "1",
+        "GIT_TERMINAL_PROMPT": "0",
+        "GIT_ALLOW_PROTOCOL": "none",
+        "GIT_NO_REPLACE_OBJECTS": "1",
+        "GIT_OPTIONAL_LOCKS": "0",
+    }
+    if git_dir is not None:
+        environment["GIT_DIR"] = str(git_dir)
+    if tree is not None:
+        environment["GIT_WORK_TREE"] = str(tree)
+    return environment
