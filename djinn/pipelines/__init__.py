@@ -1,0 +1,1 @@
+"""The pipeline language: from a YAML file to what starts next. Plain Python, no Django."""

@@ -1,0 +1,147 @@
+"""Pipelines from text, from a file, from a folder. Everything wrong with a file is found in one reading."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from djinn.pipelines import checks
+from djinn.pipelines import fields as read
+from djinn.pipelines.document import MAX_BYTES, Table, read_document
+from djinn.pipelines.errors import PipelineInvalid, Problem
+from djinn.pipelines.fields import Fields
+from djinn.pipelines.inputs import read_inputs
+from djinn.pipelines.reading import PIPELINE_KEYS, read_agents, read_steps, read_workspace
+from djinn.pipelines.report import Report
+from djinn.pipelines.schema import Pipeline, digest
+
+SUFFIXES = (".yaml", ".yml")
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A pipeline that can run. `digest` is the SHA-256, in hex, of its canonical snapshot."""
+
+    pipeline: Pipeline
+    digest: str
+    warnings: tuple[Problem, ...]
+    path: str
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """`pipelines` by pipeline id; `problems` by the name of the file that did not load."""
+
+    pipelines: Mapping[str, Loaded]
+    problems: Mapping[str, tuple[Problem, ...]]
+
+
+Stamp = tuple[int, int, int, frozenset[str] | None]
+Outcome = Loaded | tuple[Problem, ...]
+
+_cache: dict[Path, tuple[Stamp, Outcome]] = {}
+
+
+def load_text(text: str | bytes, *, file: str, known_agents: Collection[str] | None = None) -> Loaded:
+    """The pipeline in a text; raises `PipelineInvalid` with all problems. `known_agents` None is not checked."""
+    report = Report(file)
+    document = read_document(text, report)
+    if document is None:
+        raise PipelineInvalid(report.problems)
+    pipeline = _pipeline(document, report, known_agents)
+    if report.has_errors:
+        raise PipelineInvalid(report.problems)
+    return Loaded(pipeline, digest(pipeline), report.problems, file)
+
+
+def load_file(path: Path, *, known_agents: Collection[str] | None = None) -> Loaded:
+    """The pipeline in a file, of which no more is read than a pipeline may have; raises `PipelineInvalid`."""
+    return load_text(_read_bytes(path, str(path)), file=str(path), known_agents=known_agents)
+
+
+def load_folder(path: Path, *, known_agents: Collection[str] | None = None) -> Catalogue:
+    """Every `*.yaml` and `*.yml` directly in the folder, in the order of names. The first file keeps a doubled id."""
+    pipelines: dict[str, Loaded] = {}
+    problems: dict[str, tuple[Problem, ...]] = {}
+    try:
+        files = sorted(file for file in path.iterdir() if file.suffix in SUFFIXES and not file.name.startswith("."))
+    except OSError as exc:
+        return Catalogue({}, {path.name: (Problem(str(path), 1, f"the folder cannot be read: {exc.strerror}"),)})
+    agents = None if known_agents is None else frozenset(known_agents)
+    for file in files:
+        outcome = _outcome(file, agents)
+        if isinstance(outcome, Loaded) and outcome.pipeline.id in pipelines:
+            other = pipelines[outcome.pipeline.id].path
+            outcome = (Problem(outcome.path, 1, f"{other} already has the id {outcome.pipeline.id!r}", key="id"),)
+        if isinstance(outcome, Loaded):
+            pipelines[outcome.pipeline.id] = outcome
+        else:
+            problems[file.name] = outcome
+    _forget_others(path, files)
+    return Catalogue(pipelines, problems)
+
+
+def _read_bytes(path: Path, file: str) -> bytes:
+    """The file's bytes, one more than allowed when it is too large; `file` is its name in an error."""
+    try:
+        if not path.is_file():
+            raise PipelineInvalid([Problem(file, 1, "there is no such file, or it is not a regular one")])
+        with path.open("rb") as stream:
+            return stream.read(MAX_BYTES + 1)
+    except OSError as exc:
+        raise PipelineInvalid([Problem(file, 1, f"the file cannot be read: {exc.strerror}")]) from exc
+
+
+def _pipeline(document: Table, report: Report, known_agents: Collection[str] | None) -> Pipeline:
+    fields = Fields(document, report, PIPELINE_KEYS)
+    pipeline_id = _id(fields)
+    sources = read_steps(fields)
+    agents = read_agents(fields)
+    checks.check_steps(sources, report)
+    checks.check_agents(sources, agents, known_agents, report)
+    pipeline = Pipeline(
+        id=pipeline_id,
+        name=fields.read("name", read.text, pipeline_id),
+        version=fields.read("version", read.text, ""),
+        description=fields.read("description", read.text, ""),
+        inputs=read_inputs(fields),
+        workspace=read_workspace(fields),
+        steps=tuple(source.step for source in checks.in_order(sources, report)),
+        agents=agents,
+    )
+    checks.check_templates(pipeline, document, sources, report)
+    if not report.has_errors:
+        checks.check_shape(pipeline, sources, report)
+    return pipeline
+
+
+def _id(fields: Fields) -> str:
+    """The key `id`, or else the file's name without its ending."""
+    stem = Path(fields.report.file).stem
+    if not fields.has("id") and not read.is_identifier(stem):
+        fields.error("a pipeline needs an id: a letter, then letters, digits, _ or -", "id")
+    return fields.read("id", read.identifier, stem)
+
+
+def _outcome(file: Path, agents: frozenset[str] | None) -> Outcome:
+    name = f"{file.parent.name}/{file.name}"
+    try:
+        found = file.stat()
+        stamp = (found.st_mtime_ns, found.st_size, found.st_ino, agents)
+        known = _cache.get(file)
+        if known is not None and known[0] == stamp:
+            return known[1]
+        outcome: Outcome = load_text(_read_bytes(file, name), file=name, known_agents=agents)
+    except OSError as exc:
+        return (Problem(name, 1, f"the file cannot be read: {exc.strerror}"),)
+    except PipelineInvalid as exc:
+        outcome = exc.problems
+    _cache[file] = (stamp, outcome)
+    return outcome
+
+
+def _forget_others(folder: Path, files: Collection[Path]) -> None:
+    gone = [file for file in list(_cache) if file.parent == folder and file not in files]
+    for file in gone:
+        _cache.pop(file, None)
