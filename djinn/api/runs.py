@@ -1,0 +1,201 @@
+"""Runs: start, list, look at, follow, cancel."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import django_filters
+from django.db.models import QuerySet
+from django.http import HttpResponse
+from django.http.response import HttpResponseBase
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema, inline_serializer
+from rest_framework import mixins, serializers, viewsets
+from rest_framework.decorators import action
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from djinn.api.permissions import OperatorsChange
+from djinn.events import log
+from djinn.events.serial import event_json
+from djinn.events.sse import cursor, event_stream_response
+from djinn.runs.models import Run
+from djinn.runs.selectors import RunView, StepView, run_view, runs_seen_by
+from djinn.runs.services import cancel_run, start_run
+from djinn.runs.states import RunStatus, StepStatus
+
+MOST_EVENTS = 1000
+
+
+class StartRun(serializers.Serializer[Any]):
+    """What a run is started with."""
+
+    pipeline = serializers.CharField(max_length=100)
+    inputs = serializers.DictField(child=serializers.JSONField(), default=dict)
+    model = serializers.CharField(max_length=260, default="", allow_blank=True, help_text="provider/model for all agents")
+
+
+class RunSummary(serializers.ModelSerializer[Run]):
+    """A run in a list."""
+
+    created_by = serializers.SlugRelatedField("username", read_only=True)
+
+    class Meta:
+        model = Run
+        fields = [
+            "id", "pipeline", "status", "reason", "message", "inputs", "model", "created_by",
+            "created_at", "started_at", "ended_at", "cancel_requested_at",
+        ]  # fmt: skip
+        read_only_fields = fields
+
+
+class StepRunOut(serializers.Serializer[StepView]):
+    """One try of one step."""
+
+    id = serializers.IntegerField(source="row.pk")
+    number = serializers.IntegerField(source="row.number")
+    step = serializers.CharField(source="row.step")
+    visit = serializers.IntegerField(source="row.visit")
+    attempt = serializers.IntegerField(source="row.attempt")
+    because = serializers.CharField(source="row.because")
+    status = serializers.ChoiceField(StepStatus.choices, source="row.status")
+    reason = serializers.CharField(source="row.reason")
+    message = serializers.CharField(source="row.message")
+    outputs = serializers.JSONField(source="row.outputs")
+    summary = serializers.CharField(source="row.summary")
+    queued_at = serializers.DateTimeField(source="row.queued_at")
+    started_at = serializers.DateTimeField(source="row.started_at", allow_null=True)
+    ended_at = serializers.DateTimeField(source="row.ended_at", allow_null=True)
+    execution = serializers.IntegerField(source="row.execution_id", allow_null=True)
+    input_tokens = serializers.IntegerField(source="bill.input_tokens")
+    output_tokens = serializers.IntegerField(source="bill.output_tokens")
+    cost_usd = serializers.DecimalField(14, 6, source="bill.cost_usd", allow_null=True)
+
+
+class RunDetail(serializers.Serializer[RunView]):
+    """A run with its step runs, its bill and its diff."""
+
+    id = serializers.IntegerField(source="row.pk")
+    pipeline = serializers.CharField(source="row.pipeline")
+    digest = serializers.CharField(source="row.digest")
+    status = serializers.ChoiceField(RunStatus.choices, source="row.status")
+    reason = serializers.CharField(source="row.reason")
+    message = serializers.CharField(source="row.message")
+    inputs = serializers.JSONField(source="row.inputs")
+    model = serializers.CharField(source="row.model")
+    created_by = serializers.SlugRelatedField("username", read_only=True, source="row.created_by")
+    created_at = serializers.DateTimeField(source="row.created_at")
+    started_at = serializers.DateTimeField(source="row.started_at", allow_null=True)
+    ended_at = serializers.DateTimeField(source="row.ended_at", allow_null=True)
+    cancel_requested_at = serializers.DateTimeField(source="row.cancel_requested_at", allow_null=True)
+    step_runs = StepRunOut(many=True, source="steps")
+    input_tokens = serializers.IntegerField(source="bill.input_tokens")
+    output_tokens = serializers.IntegerField(source="bill.output_tokens")
+    cost_usd = serializers.DecimalField(14, 6, source="bill.cost_usd", allow_null=True)
+    diff = serializers.CharField(help_text="What the run changed so far, as a unified diff, cut at 1 MB.")
+
+
+class RunFilter(django_filters.FilterSet):
+    """`?status=running&pipeline=demo`"""
+
+    class Meta:
+        model = Run
+        fields = ["status", "pipeline"]
+
+
+EventPage = inline_serializer(
+    "EventPage",
+    {
+        "events": inline_serializer(
+            "Event",
+            {
+                "seq": serializers.IntegerField(),
+                "type": serializers.CharField(),
+                "at": serializers.DateTimeField(),
+                "data": serializers.DictField(),
+            },
+            many=True,
+        ),
+        "last_seq": serializers.IntegerField(help_text="of the stream; there is more while the last event's is lower"),
+    },
+)
+
+
+class RunViewSet(mixins.ListModelMixin, viewsets.GenericViewSet[Run]):
+    """Pipelines in motion."""
+
+    permission_classes = [OperatorsChange]
+    serializer_class = RunSummary
+    filterset_class = RunFilter
+    lookup_value_regex = r"[0-9]{1,18}"
+
+    def get_queryset(self) -> QuerySet[Run]:
+        return runs_seen_by(self.request.user).select_related("created_by")  # type: ignore[arg-type]
+
+    @extend_schema(
+        request=StartRun,
+        responses={201: RunDetail},
+        parameters=[
+            OpenApiParameter("Idempotency-Key", str, "header", description="The same key starts the same run once.")
+        ],
+    )
+    def create(self, request: Request) -> Response:
+        """Start a run."""
+        given = StartRun(data=request.data)
+        given.is_valid(raise_exception=True)
+        values = given.validated_data
+        run = start_run(
+            pipeline_id=values["pipeline"],
+            inputs=values["inputs"],
+            model=values["model"],
+            user=request.user,  # type: ignore[arg-type]
+            idempotency_key=request.headers.get("Idempotency-Key", "")[:200],
+        )
+        return Response(RunDetail(run_view(run)).data, status=201, headers={"Location": f"/api/v1/runs/{run.pk}/"})
+
+    @extend_schema(responses=RunDetail)
+    def retrieve(self, request: Request, pk: str) -> Response:
+        """One run with its step runs."""
+        return Response(RunDetail(run_view(self.get_object())).data)
+
+    @extend_schema(request=None, responses={202: RunSummary})
+    @action(detail=True, methods=["post"])
+    def cancel(self, request: Request, pk: str) -> Response:
+        """Cancel the run: nothing more starts, its container is stopped. Again is no error; 409 when it has ended."""
+        run = cancel_run(run=self.get_object(), user=request.user)  # type: ignore[arg-type]
+        return Response(RunSummary(run).data, status=202)
+
+    @extend_schema(
+        parameters=[
+            OpenApiParameter("after", int, description="the sequence number behind which to read"),
+            OpenApiParameter("limit", int, description=f"1 to {MOST_EVENTS}, for JSON"),
+            OpenApiParameter("Last-Event-ID", str, "header", description="the same, for server-sent events"),
+        ],
+        responses={
+            (200, "application/json"): EventPage,
+            (200, "text/event-stream"): OpenApiResponse(OpenApiTypes.STR, "each event as it happens"),
+        },
+    )
+    @action(detail=True, content_negotiation_class=None)
+    def events(self, request: Request, pk: str) -> HttpResponseBase:
+        """The run's log behind a cursor: a JSON page, or server-sent events with `Accept: text/event-stream`."""
+        return _events(request, self.get_object())
+
+
+def _events(request: Request, run: Run) -> HttpResponseBase:
+    if "text/event-stream" in request.headers.get("Accept", ""):
+        return event_stream_response(request._request, run.stream)
+    after = cursor(request._request, run.stream)
+    text = request.query_params.get("limit", "")
+    limit = min(max(int(text), 1), MOST_EVENTS) if text.isascii() and text.isdigit() and len(text) < 7 else log.PAGE
+    events = [event_json(event) for event in log.read_after(run.stream, after, limit=limit)]
+    return Response({"events": events, "last_seq": log.last_seq(run.stream)})
+
+
+def not_here(request: Any, *args: Any, **kwargs: Any) -> HttpResponse:
+    """Any other path below /api/ in the envelope of errors."""
+    return HttpResponse(
+        '{"error": {"code": "not_found", "message": "There is no such endpoint.", "details": {}}}',
+        content_type="application/json",
+        status=404,
+    )

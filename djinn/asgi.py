@@ -1,0 +1,24 @@
+"""The web process: pages, API and admin over HTTP, the live log over WebSocket."""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "djinn.settings")
+
+from django.core.asgi import get_asgi_application  # noqa: E402  the settings have to be named first
+
+http = get_asgi_application()
+
+from channels.auth import AuthMiddlewareStack  # noqa: E402  needs the applications that the line above loads
+from channels.routing import ProtocolTypeRouter, URLRouter  # noqa: E402
+from channels.security.websocket import AllowedHostsOriginValidator  # noqa: E402
+
+from djinn.dashboard.routing import websocket_urlpatterns  # noqa: E402
+
+application = ProtocolTypeRouter(
+    {
+        "http": http,
+        "websocket": AllowedHostsOriginValidator(AuthMiddlewareStack(URLRouter(websocket_urlpatterns))),
+    }
+)

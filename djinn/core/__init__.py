@@ -1,0 +1,1 @@
+"""What every other app stands on: errors, transitions, logging, checks, the installation."""

@@ -1,0 +1,10 @@
+from __future__ import annotations
+
+from django.apps import AppConfig
+
+
+class CoreConfig(AppConfig):
+    name = "djinn.core"
+
+    def ready(self) -> None:
+        from djinn.core import checks  # noqa: F401  registers them

@@ -1,0 +1,1 @@
+"""The installation on this machine: its folder, its embedded servers and its processes."""

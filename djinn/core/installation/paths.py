@@ -1,0 +1,101 @@
+"""Where an installation keeps its things: one folder, `var/` unless DJINN_HOME says otherwise."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import secrets
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote
+
+PROJECT = Path(__file__).resolve().parents[3]
+LONGEST_SOCKET_PATH = 100
+"""Bytes. Linux allows 107 in `sockaddr_un.sun_path`; some programs append to the name."""
+
+
+@dataclass(frozen=True)
+class Installation:
+    """The folder of one installation and what is derived from its place; creates nothing by itself."""
+
+    home: Path
+
+    @property
+    def name(self) -> str:
+        """Tells this installation's containers from others on one Docker engine: 12 hexadecimal digits."""
+        return hashlib.sha256(str(self.home).encode()).hexdigest()[:12]
+
+    @property
+    def sockets(self) -> Path:
+        """The folder of the Unix sockets: in the home, or in the temporary directory when the home's path is too long."""
+        inside = self.home / "run"
+        longest = inside / "postgres" / ".s.PGSQL.5432.lock"
+        if len(os.fsencode(longest)) <= LONGEST_SOCKET_PATH:
+            return inside
+        return Path(tempfile.gettempdir()) / f"djinn-{self.name}"
+
+    @property
+    def postgres_data(self) -> Path:
+        return self.home / "postgres"
+
+    @property
+    def postgres_sockets(self) -> Path:
+        return self.sockets / "postgres"
+
+    @property
+    def redis_socket(self) -> Path:
+        return self.sockets / "redis.sock"
+
+    @property
+    def gateway_directory(self) -> Path:
+        """Mounted into containers: holds nothing but the gateway's socket."""
+        return self.sockets / "gateway"
+
+    @property
+    def executions(self) -> Path:
+        return self.home / "executions"
+
+    @property
+    def workspaces(self) -> Path:
+        return self.home / "workspaces"
+
+    @property
+    def logs(self) -> Path:
+        return self.home / "logs"
+
+    @property
+    def database_url(self) -> str:
+        return f"postgresql://postgres:@/djinn?host={quote(str(self.postgres_sockets), safe='')}"
+
+    @property
+    def redis_url(self) -> str:
+        return f"unix://{self.redis_socket}"
+
+    def make_directories(self) -> None:
+        """Create the folders; the sockets' folder is open to containers' users, everything else to us alone."""
+        self.home.mkdir(parents=True, exist_ok=True)
+        self.sockets.mkdir(mode=0o711, parents=True, exist_ok=True)
+        for directory in (self.executions, self.workspaces, self.logs, self.gateway_directory):
+            directory.mkdir(mode=0o711, parents=True, exist_ok=True)
+
+    def secret_key(self) -> str:
+        """The installation's secret, made at the first call and kept in a file that only its owner reads."""
+        path = self.home / "secret_key"
+        if not path.exists():
+            self.home.mkdir(parents=True, exist_ok=True)
+            fresh = path.with_suffix(f".{os.getpid()}")
+            with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="ascii") as file:
+                file.write(secrets.token_urlsafe(48))
+            try:
+                os.link(fresh, path)
+            except FileExistsError:
+                pass  # another process made it first: theirs is the installation's
+            finally:
+                fresh.unlink()
+        return path.read_text(encoding="ascii")
+
+
+def present_installation() -> Installation:
+    """The installation that the environment names."""
+    return Installation(home=Path(os.environ.get("DJINN_HOME") or PROJECT / "var").resolve())

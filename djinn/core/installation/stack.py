@@ -1,0 +1,144 @@
+"""The whole stack on one machine: PostgreSQL, Redis, gateway, web, two workers and beat, as children of one process."""
+
+from __future__ import annotations
+
+import fcntl
+import http.client
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from djinn.core.installation import servers
+from djinn.core.installation.paths import PROJECT, Installation
+from djinn.core.installation.processes import Process, Supervisor
+
+
+class AlreadyRunning(Exception):
+    """Another process runs the stack of this installation."""
+
+
+class Stack:
+    """Starts and stops everything that an installation needs. Use as a context manager: leaving it stops all."""
+
+    def __init__(self, installation: Installation, *, port: int, host_name: str, executions_per_worker: int = 50) -> None:
+        self.installation = installation
+        self.port = port
+        self._host_name = host_name
+        self._executions = executions_per_worker
+        self._lock: int | None = None
+        installation.make_directories()
+        self.supervisor = Supervisor(directory=PROJECT, logs=installation.logs)
+
+    def __enter__(self) -> Stack:
+        self._take_lock()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.supervisor.stop()
+        for leftover in (self.installation.redis_socket, self.installation.gateway_directory / "gateway.sock"):
+            leftover.unlink(missing_ok=True)
+        if self._lock is not None:
+            os.close(self._lock)
+
+    def start_servers(self) -> None:
+        """Start PostgreSQL and Redis, each unless the environment names another one, and make the database."""
+        started = []
+        if "DATABASE_URL" not in os.environ:
+            server, url = servers.postgres_server(self.installation), self.installation.database_url
+            self.supervisor.start(_process(server, stop=signal.SIGINT, ready=lambda: servers.postgres_answers(url)))
+            started.append(server.name)
+        if "REDIS_URL" not in os.environ:
+            server, redis_url = servers.redis_server(self.installation), self.installation.redis_url
+            self.supervisor.start(_process(server, stop=signal.SIGTERM, ready=lambda: servers.redis_answers(redis_url)))
+            started.append(server.name)
+        self.supervisor.wait_ready(*started, timeout_seconds=30)
+        if "postgres" in started:
+            servers.ensure_database(self.installation.database_url)
+
+    def start_processes(self, *, environment: dict[str, str]) -> None:
+        """Start the processes of Djinn and wait until web and gateway answer."""
+        socket_path = self.installation.gateway_directory / "gateway.sock"
+        agents = ("worker", "-Q", f"agents,agents@{self._host_name}", "-c", str(self._executions), "-n", "agents@%h")
+        for process in (
+            Process("gateway", _uvicorn("djinn.gateway.asgi", "--uds", str(socket_path)), environment,
+                    is_ready=lambda: _answers(_UnixConnection(socket_path), "/healthz")),
+            Process("web", _uvicorn("djinn.asgi", "--host", "127.0.0.1", "--port", str(self.port)), environment,
+                    is_ready=lambda: _answers(http.client.HTTPConnection("127.0.0.1", self.port, timeout=2), "/healthz")),
+            Process("control", _celery("worker", "-Q", "control", "-c", "4", "-n", "control@%h"), environment),
+            Process("agents", _celery(*agents), environment),
+            Process("beat", _celery("beat", "--pidfile="), environment),
+        ):  # fmt: skip
+            self.supervisor.start(process)
+        self.supervisor.wait_ready("gateway", "web", timeout_seconds=60)
+
+    def _take_lock(self) -> None:
+        handle = os.open(self.installation.home / "stack.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as exc:
+            os.close(handle)
+            raise AlreadyRunning(f"the stack of {self.installation.home} is running already") from exc
+        self._lock = handle
+
+
+def is_running(installation: Installation) -> bool:
+    """Whether some process runs the stack of this installation now."""
+    try:
+        with Stack(installation, port=0, host_name=""):
+            return False
+    except AlreadyRunning:
+        return True
+
+
+def free_port(preferred: int) -> int:
+    """The preferred TCP port on loopback, or any free one when it is taken."""
+    for port in (preferred, 0):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return int(probe.getsockname()[1])
+    raise OSError("no TCP port is free on 127.0.0.1")
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    """HTTP over a Unix socket."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__("localhost", timeout=2)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(str(self._path))
+
+
+def _process(server: servers.Server, *, stop: int, ready: Callable[[], bool]) -> Process:
+    return Process(server.name, server.command, user=server.user, group=server.group, stop_signal=stop, is_ready=ready)
+
+
+def _uvicorn(module: str, *arguments: str) -> tuple[str, ...]:
+    options = ("--no-access-log", "--lifespan", "off", "--timeout-graceful-shutdown", "2", "--log-level", "warning")
+    return (sys.executable, "-m", "uvicorn", f"{module}:application", *arguments, *options)
+
+
+def _celery(*arguments: str) -> tuple[str, ...]:
+    worker_options = ("--pool", "threads", "--without-gossip", "--without-mingle", "--without-heartbeat")
+    options = worker_options if arguments[0] == "worker" else ()
+    return (sys.executable, "-m", "celery", "-A", "djinn", *arguments, *options, "--loglevel", "INFO")
+
+
+def _answers(connection: http.client.HTTPConnection, path: str) -> bool:
+    try:
+        connection.request("GET", path)
+        return connection.getresponse().status == 200
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()

@@ -1,0 +1,100 @@
+"""Appending to streams and reading them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from django.db import connection, transaction
+
+from djinn.core.errors import AppError
+from djinn.events import hints
+from djinn.events.models import Event, Stream
+
+JSON = Any
+PAGE = 500
+
+
+class NoSuchStream(AppError):
+    """A stream was appended to before it was opened."""
+
+
+@dataclass(frozen=True)
+class NewEvent:
+    """An event to append. `execution` and `offset` are set together, for what comes from a journal."""
+
+    type: str
+    data: Mapping[str, JSON] = field(default_factory=dict)
+    execution: int | None = None
+    offset: int | None = None
+
+
+@dataclass(frozen=True)
+class LoggedEvent:
+    """An event as it stands in the log."""
+
+    seq: int
+    type: str
+    data: Mapping[str, JSON]
+    at: datetime
+    execution: int | None
+
+
+def open_stream(name: str) -> None:
+    """Make the stream unless it exists."""
+    Stream.objects.get_or_create(name=name)
+
+
+def append(stream: str, events: Sequence[NewEvent]) -> int:
+    """Append the events in their order and return the last one's sequence number.
+
+    Must run in a transaction. The stream's row stays locked until that commits, which is what makes the order of commits
+    the order of sequence numbers: a reader that has seen n will never find something below n later. Viewers get a hint
+    once it has committed. Raises `NoSuchStream`.
+    """
+    if not connection.in_atomic_block:
+        raise AppError("events are appended in the transaction of what they tell")
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "UPDATE events_stream SET last_seq = last_seq + %s WHERE name = %s RETURNING id, last_seq",
+            [len(events), stream],
+        )
+        row = cursor.fetchone()
+    if row is None:
+        raise NoSuchStream(stream)
+    stream_id, last = row
+    first = last - len(events) + 1
+    Event.objects.bulk_create(
+        Event(stream_id=stream_id, seq=seq, type=e.type, data=dict(e.data), execution=e.execution, offset=e.offset)
+        for seq, e in enumerate(events, first)
+    )
+    transaction.on_commit(lambda: hints.send(stream), robust=True)
+    return int(last)
+
+
+def read_after(stream: str, seq: int, *, limit: int = PAGE) -> list[LoggedEvent]:
+    """The next events behind `seq`, oldest first, at most `limit`. A stream that does not exist is empty."""
+    rows = Event.objects.filter(stream__name=stream, seq__gt=seq).order_by("seq")[:limit]
+    return _logged(rows.values_list("seq", "type", "data", "at", "execution"))
+
+
+def read_before(stream: str, seq: int, *, limit: int = PAGE) -> list[LoggedEvent]:
+    """The last events up to and including `seq`, oldest first, at most `limit`."""
+    rows = Event.objects.filter(stream__name=stream, seq__lte=seq).order_by("-seq")[:limit]
+    return _logged(rows.values_list("seq", "type", "data", "at", "execution"))[::-1]
+
+
+def last_seq(stream: str) -> int:
+    """The newest event's sequence number, 0 when there is none."""
+    return Stream.objects.filter(name=stream).values_list("last_seq", flat=True).first() or 0
+
+
+def last_seqs(streams: Sequence[str]) -> dict[str, int]:
+    """The newest sequence number of each of the streams that exist."""
+    return dict(Stream.objects.filter(name__in=streams).values_list("name", "last_seq"))
+
+
+def _logged(rows: Any) -> list[LoggedEvent]:
+    return [LoggedEvent(*row) for row in rows]

@@ -1,0 +1,1 @@
+"""One container from launch to exit: lease, launch, relay, ending."""

@@ -1,0 +1,15 @@
+from __future__ import annotations
+
+from django.contrib import admin
+
+from djinn.core.admin import ReadOnlyAdmin
+from djinn.executions.models import Execution
+
+
+@admin.register(Execution)
+class ExecutionAdmin(ReadOnlyAdmin):
+    list_display = (
+        "pk", "stream", "step", "visit", "status", "reason", "host", "runner", "lease_token", "created_at", "ended_at",
+    )  # fmt: skip
+    list_filter = ("status", "reason", "runner", "host")
+    search_fields = ("stream", "step")

@@ -1,0 +1,89 @@
+"""The end of an execution: the rest of its journal, a snapshot of the workspace, and the final state."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+import structlog
+from django.db import transaction
+
+from djinn.executions.ending import Ending, ending_of
+from djinn.executions.lease import DatabaseClock, Lease
+from djinn.executions.models import Execution
+from djinn.executions.places import workspace_of
+from djinn.executions.relay import Relay
+from djinn.executions.states import ExecutionStatus, Reason
+from djinn.runner.base import ContainerState, RunnerError
+from djinn.runner.journal import JournalRefused
+from djinn.runner.workspace import WorkspaceError
+
+log = structlog.get_logger(__name__)
+
+
+def conclude(
+    execution: Execution,
+    lease: Lease,
+    relay: Relay,
+    state: ContainerState,
+    *,
+    stop_reason: str,
+    failure: RunnerError | WorkspaceError | None,
+) -> None:
+    """Make the execution final. Raises `Fenced` when another worker took over meanwhile, and database errors."""
+    if not isinstance(failure, JournalRefused):
+        try:
+            relay.ship_all()
+        except JournalRefused as exc:
+            failure = failure or exc
+    ending = _ending(execution, state, stop_reason=stop_reason, failure=failure)
+    kept: dict[str, Any] = {}
+    if execution.workspace and execution.base_snapshot:
+        try:
+            kept = _keep_workspace(execution, lease)
+        except WorkspaceError as exc:
+            ending = Ending(ExecutionStatus.LOST, Reason(exc.reason), f"the workspace could not be kept: {exc}")
+    _finish(lease, ending, state, kept)
+    log.info("execution_ended", status=str(ending.status), reason=str(ending.reason))
+
+
+def _finish(lease: Lease, ending: Ending, state: ContainerState, kept: dict[str, Any]) -> None:
+    with transaction.atomic():
+        lease.write(
+            status=ending.status,
+            reason=ending.reason,
+            message=ending.message,
+            exit_code=state.exit_code,
+            ended_at=DatabaseClock(),
+            **kept,
+        )
+
+
+def _ending(
+    execution: Execution, state: ContainerState, *, stop_reason: str, failure: RunnerError | WorkspaceError | None
+) -> Ending:
+    if failure is not None and execution.outcome is None:
+        if stop_reason == Reason.CANCELLED:
+            return Ending(ExecutionStatus.KILLED, Reason.CANCELLED, "it was cancelled while it could not be started")
+        return Ending(ExecutionStatus.LOST, Reason(failure.reason), str(failure))
+    return ending_of(
+        outcome=execution.outcome,
+        state=state,
+        stop_reason=stop_reason,
+        was_ready=execution.status == ExecutionStatus.RUNNING,
+    )
+
+
+def _keep_workspace(execution: Execution, lease: Lease) -> dict[str, Any]:
+    """Take the snapshot and the two diffs that people look at."""
+    workspace = workspace_of(execution)
+    lease.check()
+    snapshot = workspace.snapshot(f"after {execution.step or 'execution'} ({execution.pk})")
+    own = workspace.diff(execution.base_snapshot, snapshot)
+    whole = workspace.diff(execution.origin_snapshot, snapshot)
+    return {
+        "result_snapshot": snapshot,
+        "diff": own.text,
+        "run_diff": whole.text,
+        "changes": [asdict(change) for change in own.files],
+    }

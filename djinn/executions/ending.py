@@ -1,0 +1,58 @@
+"""How an execution ended: one pure function over what the journal, the runner and our own intents say."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from djinn.executions.states import ExecutionStatus, Reason
+from djinn.runner.base import ContainerState
+from runtime_image.djinn_runtime.protocol import EXIT_JOURNAL_BROKEN, FAILURE_REASONS
+
+CANNOT_RUN = frozenset({126, 127})
+"""Exit codes of a command that was not found or could not be executed (POSIX shell, 2.8.2; Docker uses the same)."""
+
+
+@dataclass(frozen=True)
+class Ending:
+    """The final state. Succeeded means EXITED without a reason."""
+
+    status: ExecutionStatus
+    reason: Reason = Reason.NONE
+    message: str = ""
+
+
+def ending_of(
+    *, outcome: Mapping[str, Any] | None, state: ContainerState, stop_reason: str, was_ready: bool
+) -> Ending:
+    """The ending. The journal's last record decides when there is one, not the exit code of a container."""
+    if outcome is not None:
+        return _stated(outcome, stop_reason)
+    if stop_reason:
+        return Ending(ExecutionStatus.KILLED, Reason(stop_reason), "it was stopped before it could tell how far it was")
+    if state.out_of_memory:
+        return Ending(ExecutionStatus.EXITED, Reason.OUT_OF_MEMORY, "the container used all the memory that it may use")
+    if state.exit_code == EXIT_JOURNAL_BROKEN:
+        return Ending(ExecutionStatus.EXITED, Reason.DISK, "the journal could not be written: the disk is full")
+    if state.exit_code in CANNOT_RUN and not was_ready:
+        return Ending(ExecutionStatus.EXITED, Reason.IMAGE, "the image cannot run python3, which the agent runtime needs")
+    return Ending(ExecutionStatus.LOST, Reason.LOST, f"the container is {_words(state)}, and its journal has no end")
+
+
+def _stated(outcome: Mapping[str, Any], stop_reason: str) -> Ending:
+    if outcome.get("status") == "succeeded":
+        return Ending(ExecutionStatus.EXITED)
+    error = outcome.get("error")
+    error = error if isinstance(error, Mapping) else {}
+    message = str(error.get("message") or "the work failed")[:4000]
+    stated = str(error.get("reason"))
+    if stop_reason and stated in {Reason.CANCELLED, Reason.TIMEOUT}:
+        return Ending(ExecutionStatus.KILLED, Reason(stop_reason), message)
+    if stated == Reason.CANCELLED:  # nobody here asked for it: somebody stopped the container by hand
+        return Ending(ExecutionStatus.LOST, Reason.LOST, "the container was stopped from outside of Djinn")
+    return Ending(ExecutionStatus.EXITED, Reason(stated) if stated in FAILURE_REASONS else Reason.ERROR, message)
+
+
+def _words(state: ContainerState) -> str:
+    return f"{state.phase}" if state.exit_code is None else f"{state.phase} with code {state.exit_code}"

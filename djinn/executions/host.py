@@ -1,0 +1,66 @@
+"""What an agents worker does for its host: containers that must not run are stopped, ended ones are removed later."""
+
+from __future__ import annotations
+
+import shutil
+from datetime import timedelta
+
+import structlog
+from django.conf import settings
+from django.db.models import Value
+from django.db.models.fields import DurationField
+
+from djinn.executions.lease import DatabaseClock, unattended
+from djinn.executions.models import Execution
+from djinn.executions.places import execution_directory, present_runner
+from djinn.executions.states import FINAL
+from djinn.runner.base import Phase, Runner, RunnerError
+
+log = structlog.get_logger(__name__)
+
+COLLECTED_AT_ONCE = 100
+
+
+def tend_host() -> None:
+    """Stop what must not run on this host and remove what was kept long enough."""
+    runner = present_runner()
+    try:
+        _stop_unwanted(runner)
+        collect(runner)
+    except RunnerError as exc:
+        log.warning("host_not_tended", error=str(exc))
+
+
+def _stop_unwanted(runner: Runner) -> None:
+    """Stop containers whose execution has ended or is unknown, and those that shall stop while nobody holds them."""
+    running = {int(key) for key, phase in runner.executions().items() if phase is Phase.RUNNING and key.isdigit()}
+    if not running:
+        return
+    known = dict(Execution.objects.filter(pk__in=running).values_list("pk", "status"))
+    orphans = {pk for pk in running if known.get(pk, "unknown") in FINAL | {"unknown"}}
+    abandoned = set(
+        unattended(0).filter(pk__in=running, stop_requested_at__isnull=False).values_list("pk", flat=True)
+    )
+    for pk in sorted(orphans | abandoned):
+        log.warning("container_stopped", execution=pk, was="orphan" if pk in orphans else "abandoned")
+        runner.stop(str(pk), settings.STOP_GRACE_SECONDS)
+
+
+def collect(runner: Runner) -> int:
+    """Remove containers and directories of executions that ended long enough ago; how many."""
+    kept = Value(timedelta(seconds=settings.KEEP_CONTAINER_SECONDS), output_field=DurationField())
+    rows = Execution.objects.filter(
+        host=settings.HOST_NAME, status__in=FINAL, collected_at=None, ended_at__lt=DatabaseClock() - kept
+    )
+    count = 0
+    for execution in rows.order_by("pk")[:COLLECTED_AT_ONCE]:
+        runner.remove(execution.key)
+        shutil.rmtree(execution_directory(execution), ignore_errors=False, onerror=_missing_is_fine)
+        Execution.objects.filter(pk=execution.pk).update(collected_at=DatabaseClock())
+        count += 1
+    return count
+
+
+def _missing_is_fine(function: object, path: str, info: tuple[type[BaseException], BaseException, object]) -> None:
+    if not isinstance(info[1], FileNotFoundError):
+        raise info[1]

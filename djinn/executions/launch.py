@@ -1,0 +1,124 @@
+"""Starting an execution's container, or finding the one that runs already."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from django.conf import settings
+
+from djinn.executions.lease import Lease
+from djinn.executions.models import Execution
+from djinn.executions.places import execution_directory, workspace_of
+from djinn.executions.tokens import token_of
+from djinn.runner.base import ContainerSpec, ContainerState, InsidePaths, Limits, Phase, Runner
+from djinn.runner.workspace import Source
+from runtime_image.djinn_runtime.protocol import (
+    BRIEF_NAME,
+    GATEWAY_SOCKET,
+    GUARD_NAME,
+    AgentBrief,
+    Brief,
+    dump_brief,
+)
+
+WORKSPACE_MARK = "%WORKSPACE%"
+"""Stands in an order's text for the workspace's path, which only the runner knows."""
+
+
+def launch(execution: Execution, lease: Lease, runner: Runner) -> ContainerState:
+    """Bring the container to life unless it was before; where it is afterwards.
+
+    May be repeated after a crash at any moment: the workspace is made or restored only while nothing has begun, the name
+    is taken once, and the guard in the directory makes a second start do nothing. Raises `RunnerError`,
+    `WorkspaceError` and `Fenced`.
+    """
+    state = runner.inspect(execution.key)
+    directory = execution_directory(execution)
+    has_begun = (directory / GUARD_NAME).exists()
+    if has_begun or state.phase in {Phase.RUNNING, Phase.EXITED}:
+        return state
+    image_id = execution.image_id or runner.resolve_image(execution.image)
+    lease.check()
+    lease.write(image_id=image_id, runner=runner.name)
+    execution.image_id, execution.runner = image_id, runner.name
+    if execution.workspace:
+        _make_workspace(execution, lease)
+    spec = specification(execution)
+    lease.check()
+    _write_brief(execution, directory, runner.paths(spec), owner=runner.owner())
+    lease.check()
+    runner.start(spec)
+    return runner.inspect(execution.key)
+
+
+def specification(execution: Execution) -> ContainerSpec:
+    """What the runner is asked for."""
+    resources = execution.resources
+    return ContainerSpec(
+        execution=execution.key,
+        image=execution.image_id,
+        workspace=_tree(execution),
+        execution_directory=execution_directory(execution),
+        gateway_directory=settings.INSTALLATION.gateway_directory,
+        runtime_directory=settings.RUNTIME_DIRECTORY,
+        deadline_seconds=execution.timeout_seconds,
+        network="bridge" if execution.network == "bridge" else "none",
+        limits=Limits(
+            cpus=float(resources.get("cpus", 1.0)),
+            memory_bytes=int(resources.get("memory_mb", 1024)) * 1024**2,
+            pids=int(resources.get("pids", 256)),
+        ),
+    )
+
+
+def _make_workspace(execution: Execution, lease: Lease) -> None:
+    """The directory as it has to be when this execution begins: cloned for the first one, restored for a later one."""
+    workspace = workspace_of(execution)
+    lease.check()
+    origin = workspace.prepare(Source(**execution.source))
+    base = execution.base_snapshot or origin
+    lease.check()
+    workspace.restore(base)
+    lease.write(origin_snapshot=origin, base_snapshot=base)
+    execution.origin_snapshot, execution.base_snapshot = origin, base
+
+
+def _tree(execution: Execution) -> Path:
+    if execution.workspace:
+        return workspace_of(execution).tree
+    return execution_directory(execution) / "workspace"
+
+
+def _write_brief(execution: Execution, directory: Path, inside: InsidePaths, *, owner: tuple[int, int] | None) -> None:
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    places = [directory]
+    if not execution.workspace:
+        _tree(execution).mkdir(exist_ok=True)
+        places.append(_tree(execution))
+    path = directory / BRIEF_NAME
+    fresh = path.with_name(f".{BRIEF_NAME}.{os.getpid()}")
+    with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+        file.write(dump_brief(brief_of(execution, inside)))
+    os.replace(fresh, path)
+    if owner is not None:
+        for place in (path, *places):
+            os.chown(place, *owner, follow_symlinks=False)
+
+
+def brief_of(execution: Execution, inside: InsidePaths) -> Brief:
+    """The execution's order with its token and with paths as they are inside."""
+    order: dict[str, Any] = dict(execution.order)
+    agent = order.pop("agent", None)
+    if agent is not None:
+        agent = AgentBrief(**{**agent, "system": agent["system"].replace(WORKSPACE_MARK, inside.workspace)})
+    return Brief(
+        execution=execution.key,
+        token=token_of(execution.pk),
+        workspace=inside.workspace,
+        gateway_socket=f"{inside.gateway_directory}/{GATEWAY_SOCKET}",
+        deadline_seconds=execution.timeout_seconds,
+        agent=agent,
+        **order,
+    )

@@ -1,0 +1,94 @@
+"""The relay: journal records become events, each exactly once, whoever ships them.
+
+A batch of events, the new offset in the journal and what a `ready` or `finished` record means for the execution are one
+transaction, under the lease's token. A worker that dies before the commit has shipped nothing of the batch; the next one
+reads from the stored offset. The database refuses a second event for the same byte of the same journal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from django.db import connection, transaction
+
+from djinn.events.log import NewEvent, append
+from djinn.executions.lease import DatabaseClock, Lease
+from djinn.executions.models import Execution
+from djinn.executions.places import execution_directory
+from djinn.executions.states import ExecutionStatus
+from djinn.executions.tokens import token_of
+from djinn.runner.journal import Batch, Entry, read_journal
+from runtime_image.djinn_runtime.protocol import JOURNAL_NAME
+
+HIDDEN = "[hidden]"
+
+
+class Relay:
+    """Ships one execution's journal, from where the row says it is."""
+
+    def __init__(self, execution: Execution, lease: Lease) -> None:
+        self._execution = execution
+        self._lease = lease
+        self._path = execution_directory(execution) / JOURNAL_NAME
+        self._token = token_of(execution.pk)
+
+    def ship(self, *, final: bool = False) -> bool:
+        """Ship the next batch; whether there was one. `final` also takes a last line without its newline.
+
+        Raises `Fenced`, `JournalRefused`, or a database error, after which the row is unchanged.
+        """
+        row = self._execution
+        batch = read_journal(
+            self._path,
+            offset=row.journal_offset,
+            count=row.journal_count,
+            final=final,
+            is_finished=row.outcome is not None,
+        )
+        if not batch.entries:
+            return False
+        columns = self._columns(batch)
+        events = [self._event(entry) for entry in batch.entries]
+        with transaction.atomic():
+            self._lease.write(**columns)
+            append(row.stream, events)
+        for name, value in columns.items():
+            setattr(row, name, value)
+        return True
+
+    def ship_all(self) -> None:
+        """Ship what is left, to the end of the file."""
+        while self.ship(final=True):
+            pass
+
+    def _columns(self, batch: Batch) -> dict[str, Any]:
+        columns: dict[str, Any] = {"journal_offset": batch.offset, "journal_count": batch.count}
+        for entry in batch.entries:
+            if entry.is_garbage:
+                continue
+            if entry.record.type == "ready" and self._execution.status == ExecutionStatus.STARTING:
+                columns |= {"status": ExecutionStatus.RUNNING, "ready_at": DatabaseClock()}
+            elif entry.record.type == "finished":
+                columns["outcome"] = self._scrubbed(entry.record.data)
+        return columns
+
+    def _event(self, entry: Entry) -> NewEvent:
+        data = {**self._scrubbed(entry.record.data), **self._execution.tags}
+        return NewEvent(entry.record.type, data, execution=self._execution.pk, offset=entry.offset)
+
+    def _scrubbed(self, value: Any) -> Any:
+        """The value without the execution's token, should the agent have printed it."""
+        if isinstance(value, str):
+            return value.replace(self._token, HIDDEN)
+        if isinstance(value, Mapping):
+            return {str(self._scrubbed(key)): self._scrubbed(item) for key, item in value.items()}
+        if isinstance(value, list):
+            return [self._scrubbed(item) for item in value]
+        return value
+
+
+def release_connection() -> None:
+    """Give this thread's connection back to the pool while it waits for the journal to grow."""
+    if not connection.in_atomic_block:
+        connection.close()

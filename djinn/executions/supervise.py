@@ -1,0 +1,172 @@
+"""Seeing an execution through: launch, relay until it ends, conclude. One thread of an agents worker for each."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import structlog
+from django.conf import settings
+from django.db import InterfaceError, OperationalError, transaction
+
+from djinn.core.database import released
+from djinn.events.log import NewEvent, append
+from djinn.executions.conclude import conclude
+from djinn.executions.launch import launch
+from djinn.executions.lease import Fenced, Lease, keeper
+from djinn.executions.models import Execution
+from djinn.executions.relay import Relay, release_connection
+from djinn.executions.states import Reason
+from djinn.runner.base import ContainerState, Phase, Runner, RunnerError
+from djinn.runner.journal import JournalRefused
+from djinn.runner.workspace import WorkspaceError
+
+log = structlog.get_logger(__name__)
+
+LIVELY_SECONDS, LIVELY_PAUSE, IDLE_PAUSE = 2.0, 0.03, 0.1
+"""How often the journal is looked at: every 30 ms while it grew in the last 2 s, else every 100 ms."""
+INSPECT_SECONDS = 1.5
+ENGINE_PATIENCE_SECONDS = 60.0
+"""How long an engine may be away when a container has to be started, before the step is given back to be tried again."""
+DEADLINE_GRACE_SECONDS = 10.0
+EXIT_GRACE_SECONDS = 5.0
+
+stopping = threading.Event()
+"""Set when this worker shuts down: every supervision lets go of its container at once and leaves it running."""
+
+
+class _Detached(Exception):
+    """This worker shuts down; the container goes on without it."""
+
+
+def see_through(lease: Lease, runner: Runner) -> bool:
+    """Supervise the execution to its end; False when it was left to another worker before that."""
+    with structlog.contextvars.bound_contextvars(execution=lease.execution_id, lease=lease.token), keeper.holding(lease):
+        try:
+            with released():
+                _Supervision(lease, runner).run()
+            return True
+        except Fenced:
+            log.warning("fenced")
+        except _Detached:
+            with released():
+                lease.release()
+            log.info("detached")
+        except (OperationalError, InterfaceError) as exc:
+            log.warning("database_away", error=str(exc))  # the lease runs out and somebody goes on from the stored offset
+        return False
+
+
+class _Supervision:
+    """One execution under one lease."""
+
+    def __init__(self, lease: Lease, runner: Runner) -> None:
+        self.lease = lease
+        self.runner = runner
+        self.execution = Execution.objects.get(pk=lease.execution_id)
+        self.relay = Relay(self.execution, lease)
+        self.state = ContainerState(Phase.ABSENT)
+        self.stop_reason = self.execution.stop_reason
+        self._grew = self._inspected = time.monotonic()
+        self._deadline = 0.0
+
+    def run(self) -> None:
+        """Launch, relay, conclude; what goes wrong on the way becomes the execution's ending."""
+        failure: RunnerError | WorkspaceError | None = None
+        try:
+            self._start()
+            self._follow()
+        except JournalRefused as exc:
+            failure = exc
+            self._stop(str(Reason.REJECTED))
+        except (RunnerError, WorkspaceError) as exc:
+            failure = exc
+        log.info("execution_ends", phase=str(self.state.phase), exit_code=self.state.exit_code)
+        conclude(self.execution, self.lease, self.relay, self.state, stop_reason=self.stop_reason, failure=failure)
+
+    def _start(self) -> None:
+        """Launch, unless a stop was asked for before anything began; wait for an engine that is away."""
+        if self.stop_reason and not self.execution.image_id:
+            return
+        give_up = time.monotonic() + ENGINE_PATIENCE_SECONDS
+        while True:
+            try:
+                self.state = launch(self.execution, self.lease, self.runner)
+                break
+            except (RunnerError, WorkspaceError) as exc:
+                if exc.permanent or time.monotonic() > give_up:
+                    raise
+                self._tell("the container engine does not answer; trying again", str(exc))
+            self._pause(1.0)
+        self._deadline = time.monotonic() + self._seconds_left()
+
+    def _follow(self) -> None:
+        """Relay until the journal has its end or the container is gone."""
+        while self.execution.outcome is None and not self._has_ended():
+            if self.relay.ship():
+                self._grew = time.monotonic()
+                continue
+            if self.lease.stop_reason or time.monotonic() > self._deadline:
+                self._stop(self.lease.stop_reason or str(Reason.TIMEOUT))
+            release_connection()
+            lively = time.monotonic() - self._grew < LIVELY_SECONDS
+            self._pause(LIVELY_PAUSE if lively else IDLE_PAUSE)
+        self._see_exit()
+
+    def _has_ended(self) -> bool:
+        """Whether the container is not running, asked every second and a half; an engine that is away says nothing."""
+        if self.state.phase is Phase.RUNNING and time.monotonic() - self._inspected > INSPECT_SECONDS:
+            self._inspected = time.monotonic()
+            self._inspect()
+        return self.state.phase in {Phase.EXITED, Phase.ABSENT}
+
+    def _inspect(self) -> None:
+        try:
+            self.state = self.runner.inspect(self.execution.key)
+        except RunnerError as exc:
+            self._tell("the container engine does not answer; the container may be running on", str(exc))
+
+    def _see_exit(self) -> None:
+        """After the last record the container is about to exit; one that stays is stopped."""
+        give_up = time.monotonic() + EXIT_GRACE_SECONDS
+        while self.state.phase is Phase.RUNNING and time.monotonic() < give_up:
+            self._inspect()
+            if self.state.phase is Phase.RUNNING:
+                self._pause(0.02)
+        if self.state.phase is Phase.RUNNING:
+            self._stop(self.stop_reason)
+
+    def _stop(self, reason: str) -> None:
+        """SIGTERM, then SIGKILL; the runtime uses the time between them to write its last record."""
+        self.stop_reason = self.stop_reason or reason
+        self.lease.check()
+        try:
+            self.runner.stop(self.execution.key, settings.STOP_GRACE_SECONDS)
+        except RunnerError as exc:
+            self._tell("the container cannot be stopped while its engine does not answer", str(exc))
+            self._pause(1.0)
+        self._inspect()
+
+    def _seconds_left(self) -> float:
+        """Until the deadline, with a grace: the runtime inside ends the work first, and tells why."""
+        with released():
+            row = Execution.objects.only("ready_at", "created_at").get(pk=self.execution.pk)
+        begun = (row.ready_at or row.created_at).timestamp()
+        return max(0.0, begun + self.execution.timeout_seconds + DEADLINE_GRACE_SECONDS - time.time())
+
+    def _pause(self, seconds: float) -> None:
+        """Wait, unless something wants attention. Raises `Fenced`, or `_Detached` when this worker shuts down."""
+        self.lease.check()
+        if stopping.is_set():
+            raise _Detached
+        if self.lease.wake.wait(seconds):
+            self.lease.wake.clear()
+            time.sleep(0.01)
+
+    def _tell(self, text: str, error: str) -> None:
+        """Say once in the run's log what an operator would want to know; every time in our own."""
+        log.warning("engine_away", error=error)
+        if not getattr(self, "_told", False):
+            self._told = True
+            with released(), transaction.atomic():
+                append(self.execution.stream, [NewEvent("notice", {"text": f"{text} ({error})", **self.execution.tags})])

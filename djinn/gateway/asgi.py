@@ -1,0 +1,11 @@
+"""The gateway's ASGI application, served by uvicorn on a Unix socket."""
+
+from __future__ import annotations
+
+import os
+
+os.environ["DJANGO_SETTINGS_MODULE"] = "djinn.gateway.settings"
+
+from django.core.asgi import get_asgi_application  # noqa: E402  the settings have to be named first
+
+application = get_asgi_application()

@@ -1,0 +1,85 @@
+"""One model call: metered from before it is sent until its last chunk, its failure, or its container's departure."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+
+import structlog
+from channels.db import database_sync_to_async
+
+from djinn.executions.models import Execution
+from djinn.providers.base import Body, CallContext, Provider, ProviderError
+from djinn.providers.catalogue import ModelName
+from djinn.providers.models import ModelCall
+from djinn.providers.services import close_call, open_call
+from djinn.providers.usage import Usage, usage_of
+
+log = structlog.get_logger(__name__)
+
+
+def context_of(execution: Execution) -> CallContext:
+    """Who asks."""
+    return CallContext(
+        execution=execution.pk, agent=execution.agent, step=execution.step, visit=execution.visit
+    )
+
+
+async def metered(provider: Provider, name: ModelName, body: Body, context: CallContext) -> AsyncIterator[Body]:
+    """The provider's chunks; the call's row is completed however the iteration ends. Raises `ProviderError`."""
+    call = await database_sync_to_async(open_call)(name=name, context=context)
+    began, first, usage = time.monotonic(), None, None
+    status, error = ModelCall.Status.ABANDONED, ""
+    try:
+        async for chunk in provider.chat(name.model, body, context):
+            first = first or time.monotonic() - began
+            usage = usage_of(chunk) or usage
+            yield chunk
+        status = ModelCall.Status.ANSWERED
+    except ProviderError as exc:
+        status, error = ModelCall.Status.FAILED, str(exc)
+        raise
+    finally:
+        await asyncio.shield(_close(call, status, usage, time.monotonic() - began, first, error))
+
+
+async def _close(
+    call: ModelCall, status: ModelCall.Status, usage: Usage | None, seconds: float, first: float | None, error: str
+) -> None:
+    await database_sync_to_async(close_call)(
+        call=call, status=status, usage=usage, seconds=seconds, first_token_seconds=first, error=error
+    )
+    log.info("model_call_ended", call=call.pk, execution=call.execution, status=str(status), seconds=round(seconds, 3))
+
+
+def whole_answer(chunks: list[Body]) -> Body:
+    """The chunks of one answer put together into a `chat.completion`."""
+    text, calls, finish = "", {}, "stop"
+    for choice in (choice for chunk in chunks for choice in chunk.get("choices") or [] if choice.get("index", 0) == 0):
+        delta = choice.get("delta") or {}
+        text += delta.get("content") or ""
+        finish = choice.get("finish_reason") or finish
+        for part in delta.get("tool_calls") or []:
+            _add_call(calls, part)
+    message: Body = {"role": "assistant", "content": text or None}
+    if calls:
+        message["tool_calls"] = [calls[index] for index in sorted(calls)]
+    first = chunks[0] if chunks else {}
+    usage = next((chunk["usage"] for chunk in reversed(chunks) if chunk.get("usage")), None)
+    return {
+        "id": first.get("id"),
+        "object": "chat.completion",
+        "created": first.get("created"),
+        "model": first.get("model"),
+        "choices": [{"index": 0, "message": message, "finish_reason": finish}],
+        "usage": usage,
+    }
+
+
+def _add_call(calls: dict[int, Body], part: Body) -> None:
+    call = calls.setdefault(part.get("index", 0), {"id": "", "type": "function", "function": {"name": "", "arguments": ""}})
+    call["id"] = part.get("id") or call["id"]
+    function = part.get("function") or {}
+    call["function"]["name"] += function.get("name") or ""
+    call["function"]["arguments"] += function.get("arguments") or ""

@@ -1,0 +1,11 @@
+from __future__ import annotations
+
+from django.urls import path
+
+from djinn.gateway import views
+
+urlpatterns = [
+    path("healthz", views.healthz),
+    path("v1/models", views.models),
+    path("v1/chat/completions", views.chat_completions),
+]

@@ -1,0 +1,1 @@
+"""Where models are served, what a call costs, and the record of every call."""

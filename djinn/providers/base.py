@@ -1,0 +1,35 @@
+"""The contract of a provider: one chat completion, streamed."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from djinn.core.errors import OutsideError
+
+Body = dict[str, Any]
+"""A JSON object of OpenAI's chat completions dialect."""
+
+
+class ProviderError(OutsideError):
+    """The provider refused, broke off or could not be reached. `status` is what the container is answered with."""
+
+
+@dataclass(frozen=True)
+class CallContext:
+    """Who asks: the scripted provider plays by it, the bill is kept by it."""
+
+    execution: int
+    agent: str
+    step: str
+    visit: int
+
+
+class Provider(Protocol):
+    """A place where models are served."""
+
+    name: str
+
+    def chat(self, model: str, body: Body, context: CallContext) -> AsyncIterator[Body]:
+        """The chunks (`chat.completion.chunk`) of one answer, the last one with `usage`; raises `ProviderError`."""

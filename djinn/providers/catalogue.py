@@ -1,0 +1,71 @@
+"""Which providers there are: those we know by name, when their key is in the environment, and those it describes.
+
+A provider that we do not know is described by two variables, for example for a server in the house:
+`DJINN_PROVIDER_LOCAL_URL=http://127.0.0.1:11434/v1` and, if it wants one, `DJINN_PROVIDER_LOCAL_KEY`. The same variables
+override a known one. A model is written `provider/model`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from django.conf import settings
+
+from djinn.core.errors import UserError
+from djinn.providers.base import Provider
+from djinn.providers.compatible import CompatibleProvider
+from djinn.providers.scripted import ScriptedProvider
+
+KNOWN = {
+    "openai": ("https://api.openai.com/v1", "OPENAI_API_KEY"),
+    "anthropic": ("https://api.anthropic.com/v1", "ANTHROPIC_API_KEY"),
+    "google": ("https://generativelanguage.googleapis.com/v1beta/openai", "GEMINI_API_KEY"),
+    "openrouter": ("https://openrouter.ai/api/v1", "OPENROUTER_API_KEY"),
+    "mistral": ("https://api.mistral.ai/v1", "MISTRAL_API_KEY"),
+    "groq": ("https://api.groq.com/openai/v1", "GROQ_API_KEY"),
+    "deepseek": ("https://api.deepseek.com/v1", "DEEPSEEK_API_KEY"),
+    "xai": ("https://api.x.ai/v1", "XAI_API_KEY"),
+}
+"""Base URL and the variable that holds the key, from each provider's documentation of its OpenAI-compatible API."""
+
+
+@dataclass(frozen=True)
+class ModelName:
+    """`provider/model`, taken apart. The model's part may hold further slashes."""
+
+    provider: str
+    model: str
+
+    def __str__(self) -> str:
+        return f"{self.provider}/{self.model}"
+
+
+def parse_model(text: str) -> ModelName:
+    """The parts of `provider/model`; raises `UserError`."""
+    provider, slash, model = text.partition("/")
+    if not (provider and slash and model):
+        raise UserError(f"{text!r} is no model: write provider/model.", details={"model": "provider/model"})
+    return ModelName(provider, model)
+
+
+def find_provider(name: str, *, environment: Mapping[str, str] | None = None) -> Provider:
+    """The provider of that name; raises `UserError` that says which variable is missing."""
+    if name == ScriptedProvider.name:
+        return ScriptedProvider(settings.PIPELINES_DIRECTORY / "scripts")
+    values = os.environ if environment is None else environment
+    prefix = f"DJINN_PROVIDER_{name.upper().replace('-', '_')}"
+    url, key_variable = KNOWN.get(name, ("", f"{prefix}_KEY"))
+    url = values.get(f"{prefix}_URL", url)
+    key = values.get(f"{prefix}_KEY") or values.get(key_variable, "")
+    if not url:
+        raise UserError(f"There is no provider {name!r}. Known: {', '.join(['scripted', *KNOWN])}; or set {prefix}_URL.")
+    if not key and f"{prefix}_URL" not in values:
+        raise UserError(f"Provider {name!r} has no key: set {key_variable} in Djinn's environment.")
+    return CompatibleProvider(name, base_url=url, key=key)
+
+
+def check_model(text: str) -> None:
+    """Raise `UserError` unless the text names a model of a provider that is set up."""
+    find_provider(parse_model(text).provider)

@@ -1,0 +1,59 @@
+"""Sums over the bill."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from decimal import Decimal
+
+from django.db.models import Count, Q, Sum
+
+from djinn.providers.models import ModelCall
+
+
+@dataclass(frozen=True)
+class Bill:
+    """What some executions used. `cost_usd` is None when any call's cost is unknown."""
+
+    calls: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cost_usd: Decimal | None = Decimal(0)
+
+    @property
+    def tokens(self) -> int:
+        return self.input_tokens + self.output_tokens
+
+
+def bills_of(executions: Iterable[int]) -> dict[int, Bill]:
+    """The bill of each execution that made a call."""
+    rows = (
+        ModelCall.objects.filter(execution__in=list(executions))
+        .values("execution")
+        .annotate(
+            calls=Count("pk"),
+            unknown=Count("pk", filter=Q(cost_usd__isnull=True)),
+            input=Sum("input_tokens", default=0),
+            output=Sum("output_tokens", default=0),
+            cost=Sum("cost_usd", default=Decimal(0)),
+        )
+    )
+    return {
+        row["execution"]: Bill(row["calls"], row["input"], row["output"], None if row["unknown"] else row["cost"])
+        for row in rows
+    }
+
+
+def add_bills(bills: Iterable[Bill]) -> Bill:
+    """Their sum; unknown costs stay unknown."""
+    total = Bill()
+    for bill in bills:
+        known = total.cost_usd is not None and bill.cost_usd is not None
+        cost = total.cost_usd + bill.cost_usd if known else None  # type: ignore[operator]  # both are known
+        total = Bill(
+            total.calls + bill.calls,
+            total.input_tokens + bill.input_tokens,
+            total.output_tokens + bill.output_tokens,
+            cost,
+        )
+    return total

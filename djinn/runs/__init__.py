@@ -1,0 +1,1 @@
+"""Pipelines in motion: runs, step runs, and what moves them."""

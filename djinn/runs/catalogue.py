@@ -1,0 +1,66 @@
+"""The pipelines that can be started now, read from the folder, and the agents that a pipeline needs."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from typing import Any
+
+from django.conf import settings
+
+from djinn.agents.definition import Agent
+from djinn.agents.registry import find_agent, load_registry
+from djinn.core.errors import NotFound, UserError
+from djinn.pipelines.loader import Catalogue, Loaded, load_folder
+from djinn.pipelines.schema import Pipeline, Step
+from djinn.providers.catalogue import check_model
+
+
+def load_catalogue() -> Catalogue:
+    """All pipelines of the installation's folder; a file that changed is read again, a broken one hides no other."""
+    return load_folder(settings.PIPELINES_DIRECTORY, known_agents=load_registry().agents.keys())
+
+
+def find_pipeline(pipeline_id: str) -> Loaded:
+    """The pipeline of that id; raises `NotFound`, or `UserError` with all problems when only its file is broken."""
+    catalogue = load_catalogue()
+    if pipeline_id in catalogue.pipelines:
+        return catalogue.pipelines[pipeline_id]
+    for file, problems in catalogue.problems.items():
+        if file.rpartition(".")[0] == pipeline_id:
+            details = {f"{problem.line}.{number}": str(problem) for number, problem in enumerate(problems, 1)}
+            raise UserError(f"{file} cannot be run: {problems[0]}", details=details)
+    known = ", ".join(sorted(catalogue.pipelines)) or "none"
+    raise NotFound(f"There is no pipeline {pipeline_id!r}. Known: {known}.")
+
+
+def agents_of(pipeline: Pipeline) -> dict[str, dict[str, Any]]:
+    """The agents of the steps as JSON, by the name that steps use; what the file itself declares goes before."""
+    agents = {}
+    for step in pipeline.steps:
+        if step.kind == "agent" and step.agent not in agents:
+            agents[step.agent] = asdict(_agent(pipeline, step.agent))
+    return agents
+
+
+def model_of(step: Step, agent: dict[str, Any], *, override: str = "") -> str:
+    """The model that a step's agent uses: the run's, else the step's, else the agent's, else the installation's."""
+    return str(override or step.model or agent["model"] or settings.DEFAULT_MODEL)
+
+
+def check_models(pipeline: Pipeline, agents: dict[str, dict[str, Any]], *, override: str = "") -> None:
+    """Raise `UserError` for the first agent step whose model no provider that is set up serves."""
+    for step in pipeline.steps:
+        if step.kind != "agent":
+            continue
+        model = model_of(step, agents[step.agent], override=override)
+        if not model:
+            raise UserError(f"Step {step.id} has no model: name one in the step, in agent {step.agent!r} or in DJINN_MODEL.")
+        check_model(model)
+
+
+def _agent(pipeline: Pipeline, name: str) -> Agent:
+    agent = find_agent(name)
+    declared = pipeline.agents.get(name)
+    if declared is None:
+        return agent
+    return replace(agent, model=declared.model or agent.model, tools=declared.tools or agent.tools)

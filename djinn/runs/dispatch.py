@@ -1,0 +1,65 @@
+"""Ringing the doorbell: the only place that names tasks.
+
+Always on commit, and never believed in: a message that is lost is rung again by the sweep, a doubled one finds its row
+taken. A broker that does not answer costs a caller a few seconds, not an error.
+"""
+
+from __future__ import annotations
+
+import structlog
+from celery import Signature, chain, signature
+from celery.exceptions import OperationalError as BrokerError
+from django.db import transaction
+from kombu.exceptions import OperationalError as KombuError
+
+log = structlog.get_logger(__name__)
+
+CONTROL, AGENTS = "control", "agents"
+
+
+def ring_advance(run_id: int) -> None:
+    """Have somebody decide what the run does next."""
+    _on_commit(_task("runs.advance_run", run_id, CONTROL))
+
+
+def ring_step(step_run_id: int, *, host: str = "") -> None:
+    """Have somebody prepare, execute and settle the step run; `host` is where its workspace is, empty for any."""
+    steps = chain(
+        _task("runs.prepare_step", step_run_id, CONTROL),
+        _task("runs.execute_step", step_run_id, agents_queue(host)),
+        _task("runs.settle_step", step_run_id, CONTROL),
+    )
+    _on_commit(steps.on_error(_task("runs.fail_step", step_run_id, CONTROL)))
+
+
+def ring_execute(step_run_id: int, *, host: str = "") -> None:
+    """Have somebody go on with an execution that nobody holds."""
+    links = chain(
+        _task("runs.execute_step", step_run_id, agents_queue(host)), _task("runs.settle_step", step_run_id, CONTROL)
+    )
+    _on_commit(links.on_error(_task("runs.fail_step", step_run_id, CONTROL)))
+
+
+def ring_settle(step_run_id: int) -> None:
+    """Have somebody settle a step run whose execution has ended."""
+    _on_commit(_task("runs.settle_step", step_run_id, CONTROL))
+
+
+def agents_queue(host: str) -> str:
+    """The queue of one host's agents workers, or of all."""
+    return f"{AGENTS}@{host}" if host else AGENTS
+
+
+def _task(name: str, pk: int, queue: str) -> Signature:
+    return signature(name, args=(pk,), immutable=True).set(queue=queue)
+
+
+def _on_commit(message: Signature) -> None:
+    transaction.on_commit(lambda: _send(message), robust=True)
+
+
+def _send(message: Signature) -> None:
+    try:
+        message.apply_async(retry=False)
+    except (BrokerError, KombuError, OSError) as exc:
+        log.warning("doorbell_silent", task=message.name, error=str(exc))

@@ -1,0 +1,109 @@
+"""The sweep: rings again for every row that waits too long. It decides nothing, so ringing too often does no harm.
+
+A thread of each control worker sweeps every 2 s; an advisory lock lets one at a time. It needs no broker to run, and what
+it rings is only a hint like any other.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import structlog
+from django.conf import settings
+from django.db import connection, transaction
+from django.db.models import DurationField, Exists, OuterRef, Q, Value
+
+from djinn.executions.lease import DatabaseClock, unattended
+from djinn.executions.models import Execution
+from djinn.executions.services import give_up
+from djinn.executions.states import FINAL
+from djinn.runs.dispatch import ring_advance, ring_execute, ring_settle, ring_step
+from djinn.runs.models import Run, StepRun
+from djinn.runs.states import RUN_OPEN, STEP_OPEN, StepStatus
+
+log = structlog.get_logger(__name__)
+
+LOCK = 0x646A696E
+"""Key of the advisory lock: "djin" in ASCII."""
+LATE_SECONDS = 3.0
+"""After how long a row that should move by itself counts as forgotten."""
+AT_ONCE = 500
+
+
+def sweep() -> int:
+    """Ring for what waits too long; how often. None at all when another worker sweeps right now."""
+    with transaction.atomic():
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_try_advisory_xact_lock(%s)", [LOCK])
+            row = cursor.fetchone()
+        if not (row and row[0]):
+            return 0
+        _give_up_lost_hosts()
+        rung = _ring_runs() + _ring_queued() + _ring_unattended() + _ring_ended()
+    if rung:
+        log.info("swept", rung=rung)
+    return rung
+
+
+def _ring_runs() -> int:
+    """Runs in which nothing is open, and cancelled ones: somebody has to decide."""
+    has_open = Exists(StepRun.objects.filter(run=OuterRef("pk"), status__in=STEP_OPEN))
+    is_late = Q(created_at__lt=_ago(LATE_SECONDS)) & ~has_open
+    runs = Run.objects.filter(is_late | Q(cancel_requested_at__isnull=False), status__in=RUN_OPEN)
+    ids = list(runs.values_list("pk", flat=True)[:AT_ONCE])
+    for pk in ids:
+        ring_advance(pk)
+    return len(ids)
+
+
+def _ring_queued() -> int:
+    """Step runs without an execution that are due: never rung, rung in vain, or a retry whose time has come."""
+    is_due = Q(not_before=None, queued_at__lt=_ago(LATE_SECONDS)) | Q(not_before__lt=DatabaseClock())
+    rows = StepRun.objects.filter(is_due, status=StepStatus.QUEUED, execution=None, run__cancel_requested_at=None)
+    ids = list(rows.values_list("pk", flat=True)[:AT_ONCE])
+    for pk in ids:
+        ring_step(pk)
+    return len(ids)
+
+
+def _ring_unattended() -> int:
+    """Executions whose worker is silent, or that no worker has taken."""
+    rows = StepRun.objects.filter(status__in=STEP_OPEN, execution__in=_forgotten())
+    pairs = list(rows.values_list("pk", "execution__host")[:AT_ONCE])
+    for pk, host in pairs:
+        ring_execute(pk, host=host)
+    return len(pairs)
+
+
+def _ring_ended() -> int:
+    """Step runs whose execution has ended, when the message about that was lost."""
+    rows = StepRun.objects.filter(
+        status__in=STEP_OPEN, execution__status__in=FINAL, execution__ended_at__lt=_ago(LATE_SECONDS / 3)
+    )
+    ids = list(rows.values_list("pk", flat=True)[:AT_ONCE])
+    for pk in ids:
+        ring_settle(pk)
+    return len(ids)
+
+
+def _forgotten() -> object:
+    """An expired lease at once; an execution that nobody claimed yet after a while."""
+    never = Q(lease_expires_at=None) & Q(created_at__gte=_ago(LATE_SECONDS))
+    return unattended(0).exclude(never)
+
+
+def _give_up_lost_hosts() -> None:
+    for execution in unattended(settings.HOST_LOST_SECONDS).exclude(host="")[:AT_ONCE]:
+        if _has_living_worker(execution.host):
+            continue
+        text = f"no worker of host {execution.host} was heard of for {settings.HOST_LOST_SECONDS:.0f} s"
+        if give_up(execution=execution, message=text):
+            log.error("execution_given_up", execution=execution.pk, host=execution.host)
+
+
+def _has_living_worker(host: str) -> bool:
+    return Execution.objects.filter(host=host, lease_expires_at__gt=DatabaseClock()).exists()
+
+
+def _ago(seconds: float) -> object:
+    return DatabaseClock() - Value(timedelta(seconds=seconds), output_field=DurationField())

@@ -1,0 +1,16 @@
+"""All URLs of the web process."""
+
+from __future__ import annotations
+
+from django.contrib import admin
+from django.urls import include, path
+
+from djinn.core.health import healthz, readyz
+
+urlpatterns = [
+    path("healthz", healthz, name="healthz"),
+    path("readyz", readyz, name="readyz"),
+    path("admin/", admin.site.urls),
+    path("api/v1/", include("djinn.api.urls")),
+    path("", include("djinn.dashboard.urls")),
+]
