@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import time
 from typing import Any
 
 from .answer import Answer, Call
+from .arguments import parse_arguments
 from .children import Children
+from .clip import cut
 from .journal import Journal
 from .model import Model
 from .outcome import Ended, Outcome, failed
@@ -16,10 +17,11 @@ from .tools import offered
 from .tools.base import Tool, Toolbox, ToolError, checked_arguments, schema
 
 MAX_REMINDERS = 3
+TOOL_NOTES_BYTES = 512  # for what a tool adds to an output that it has cut itself
 
 ENDING_NOTE = (
     "When the work is done, call the tool `complete` with every declared output and a short summary. "
-    "When it cannot be done, call the tool `fail` and say why. Nobody reads along: do not ask questions in plain text."
+    "When it cannot be done, call the tool `fail` and say why. Nobody answers questions in plain text."
 )
 REMINDER = "The step is not finished: call the tool `complete` with its outputs, or `fail`, or go on working."
 
@@ -36,6 +38,7 @@ class Agent:
     def __init__(self, brief: Brief, agent: AgentBrief, journal: Journal, children: Children) -> None:
         self._journal = journal
         self._max_turns = agent.max_turns
+        self._max_result_bytes = brief.tool_output_bytes + TOOL_NOTES_BYTES
         self._outputs = list(dict.fromkeys([*agent.outputs, *brief.outputs]))
         self._toolbox = Toolbox(brief=brief, outputs=self._outputs, journal=journal, children=children)
         self._tools = self._offer(agent)
@@ -75,7 +78,7 @@ class Agent:
 
     def _act(self, answer: Answer) -> None:
         if answer.text or answer.calls:
-            self._messages.append(_assistant_message(answer))
+            self._messages.append(clean(_assistant_message(answer)))
         if not answer.calls:
             self._end_or_remind(answer)
             return
@@ -104,6 +107,7 @@ class Agent:
         except Ended:
             self._record(call, "the work has ended", False, began)
             raise
+        text = cut(str(clean(text)), self._max_result_bytes)
         self._record(call, text, is_error, began)
         return text
 
@@ -112,11 +116,11 @@ class Agent:
         if tool is None:
             raise ToolError(f"there is no tool {call.name!r}; the tools are {', '.join(self._tools)}")
         try:
-            arguments = json.loads(call.arguments or "{}", parse_constant=_refuse_constant)
-        except (ValueError, RecursionError) as exc:
+            arguments = parse_arguments(call.arguments)
+        except ValueError as exc:
             hint = "; the answer was cut off by its token limit" if finish_reason == "length" else ""
-            raise ToolError(f"the arguments are not JSON: {exc}{hint}") from exc
-        return tool.run(self._toolbox, checked_arguments(tool, clean(arguments)))
+            raise ToolError(f"the arguments cannot be read as JSON: {exc}{hint}") from exc
+        return tool.run(self._toolbox, checked_arguments(tool, arguments))
 
     def _record(self, call: Call, text: str, is_error: bool, began: float) -> None:
         seconds = round(time.monotonic() - began, 3)
@@ -130,8 +134,8 @@ def _note(outputs: list[str]) -> str:
 def _shown(arguments: str) -> Any:
     """Arguments as JSON when they are, else as the model wrote them."""
     try:
-        return json.loads(arguments or "{}", parse_constant=_refuse_constant)
-    except (ValueError, RecursionError):
+        return parse_arguments(arguments)
+    except ValueError:
         return arguments
 
 
@@ -148,7 +152,3 @@ def _assistant_message(answer: Answer) -> dict[str, Any]:
 def _resent(call: Call) -> str:
     """The arguments for the history, which providers parse: what is no JSON object would spoil every later call."""
     return call.arguments if isinstance(_shown(call.arguments), dict) and call.arguments else "{}"
-
-
-def _refuse_constant(name: str) -> float:
-    raise ValueError(f"{name} is not JSON")

@@ -84,7 +84,7 @@ class AnswerBuilder:
             Call(call["id"] or f"call_{self._turn}_{index}", call["name"], call["arguments"])
             for index, call in sorted(self._calls.items())
         )
-        return Answer("".join(self._text), calls, self._usage, self._finish_reason)
+        return Answer(_joined(self._text), calls, self._usage, self._finish_reason)
 
     def _take(self, delta: dict[str, Any]) -> None:
         thought = delta.get("reasoning_content") or delta.get("reasoning")
@@ -121,6 +121,11 @@ class AnswerBuilder:
         return len(self._calls)
 
 
+def _joined(pieces: list[str]) -> str:
+    """The pieces as one text; a character whose two surrogates came in two pieces is whole again."""
+    return "".join(pieces).encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
 def _text(content: Any) -> str:
     """The text of a content, which may be a list of parts."""
     if isinstance(content, str):
@@ -141,7 +146,7 @@ def _usage(value: Any) -> Usage | None:
 
 
 def _count(value: Any) -> int:
-    return value if type(value) is int and value > 0 else 0
+    return value if type(value) is int and 0 < value < 2**53 else 0
 
 
 def _model_error(error: Any) -> ModelError:

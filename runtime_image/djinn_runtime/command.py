@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import codecs
 import os
-import signal
 
 from .children import Children
 from .clip import Clip
@@ -12,7 +11,7 @@ from .journal import Journal
 from .outcome import Outcome, failed, outputs_problem
 from .output_file import OutputFileError, read_outputs
 from .protocol import Brief
-from .shell import Command, Ran, environment, shell
+from .shell import Command, Ran, describe, environment, shell, shell_code
 
 OUTPUT_FILE_NAME = "outputs"
 SCRIPT_NAME = "script"
@@ -75,8 +74,7 @@ class _Output:
 
 def _outcome(brief: Brief, journal: Journal, ran: Ran, path: str, tail: str) -> Outcome:
     if ran.exit_code != 0:
-        what, code = _describe(ran.exit_code)
-        return failed("error", f"{what}\n{tail}".strip(), code)
+        return failed("error", f"{describe(ran.exit_code)}\n{tail}".strip(), shell_code(ran.exit_code))
     try:
         found = read_outputs(path)
     except OutputFileError as exc:
@@ -95,15 +93,3 @@ def _outcome(brief: Brief, journal: Journal, ran: Ran, path: str, tail: str) -> 
 def _missing(brief: Brief, found: dict[str, str]) -> str | None:
     names = [name for name in brief.outputs if name not in found]
     return f"the script did not set its outputs: {', '.join(names)}" if names else None
-
-
-def _describe(exit_code: int | None) -> tuple[str, int | None]:
-    if exit_code is None:
-        return "the script could not be ended", None
-    if exit_code >= 0:
-        return f"exit code {exit_code}", exit_code
-    try:
-        name = signal.Signals(-exit_code).name
-    except ValueError:
-        name = f"signal {-exit_code}"
-    return f"killed by {name}", 128 - exit_code

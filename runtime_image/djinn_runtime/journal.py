@@ -38,7 +38,6 @@ class Journal:
         self._reserve = reserve
         self._on_failure = on_failure
         self._changed = threading.Condition(threading.Lock())
-        self._flusher: threading.Thread | None = None
         self._is_open = True
         self._is_torn = False
         self._n = 0
@@ -47,6 +46,7 @@ class Journal:
         self._pieces: list[str] = []
         self._characters = 0
         self._due = 0.0
+        threading.Thread(target=self._flush_when_due, name="journal", daemon=True).start()
 
     def append(self, kind: str, **data: Any) -> None:
         """Record one fact, after all deltas that came before it."""
@@ -115,14 +115,7 @@ class Journal:
         self._characters += len(text)
         if self._characters >= FLUSH_CHARACTERS:
             self._flush()
-        else:
-            self._wake_flusher()
-
-    def _wake_flusher(self) -> None:
-        if self._flusher is None:
-            self._flusher = threading.Thread(target=self._flush_when_due, name="journal", daemon=True)
-            self._flusher.start()
-        if len(self._pieces) == 1:
+        elif len(self._pieces) == 1:
             self._changed.notify_all()
 
     def _flush_when_due(self) -> None:

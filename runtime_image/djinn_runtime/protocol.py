@@ -153,7 +153,10 @@ def decode_record(line: bytes) -> Record:
         raise ProtocolError("n and t must be whole numbers in range")
     if kind not in RECORD_TYPES or not isinstance(data, dict):
         raise ProtocolError(f"unknown record type {str(kind)[:40]!r} or data that is no object")
-    return Record(n=n, t=t, type=kind, data=clean(data))
+    try:
+        return Record(n=n, t=t, type=kind, data=clean(data))
+    except RecursionError as exc:
+        raise ProtocolError("nested too deeply") from exc
 
 
 def clean(value: Any) -> Any:

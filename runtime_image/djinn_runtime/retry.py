@@ -55,7 +55,7 @@ def decide(failure: Failure, attempt: int, luck: float) -> Again | GiveUp:
 
 
 def retry_after_seconds(text: str, now: float) -> float | None:
-    """The header Retry-After (RFC 9110: seconds or a date) as seconds from `now`, bounded; None when it says nothing."""
+    """The header Retry-After (RFC 9110: seconds or a date) as seconds from `now`, bounded; None when it is none."""
     try:
         seconds = float(text)
     except ValueError:

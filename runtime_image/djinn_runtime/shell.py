@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import select
+import signal
 import subprocess
 import threading
 import time
@@ -15,6 +16,7 @@ from .children import Child, Children
 READ_BYTES = 64 * 1024
 _DRAIN_BYTES = 1024 * 1024  # a pipe holds 64 KiB unless enlarged, at most 1 MiB: what the exited program wrote
 _EXIT_SECONDS = 5.0
+_LONGEST_WAIT_SECONDS = 3600.0
 
 OnOutput = Callable[[str, bytes], None]
 
@@ -40,6 +42,23 @@ def environment(extra: dict[str, str]) -> dict[str, str]:
 def shell() -> str:
     """bash, or sh in an image without it."""
     return "/bin/bash" if os.access("/bin/bash", os.X_OK) else "/bin/sh"
+
+
+def describe(exit_code: int | None) -> str:
+    """An exit in words; negative is a signal's number, None is a process that could not be ended."""
+    if exit_code is None:
+        return "it could not be ended"
+    if exit_code >= 0:
+        return f"exit code {exit_code}"
+    try:
+        return f"killed by {signal.Signals(-exit_code).name}"
+    except ValueError:
+        return f"killed by signal {-exit_code}"
+
+
+def shell_code(exit_code: int | None) -> int | None:
+    """The exit code as a shell counts it: 128 and the signal's number."""
+    return exit_code if exit_code is None or exit_code >= 0 else 128 - exit_code
 
 
 class Command:
@@ -78,7 +97,7 @@ class Command:
         finally:
             os.close(child.exited)
             for pipe in self._names:
-                threading.Thread(target=_discard, args=(pipe,), daemon=True).start()
+                _leave(pipe)
 
     def _spawn(self) -> Child:
         pipes = [os.pipe() for _ in self._streams]
@@ -112,7 +131,7 @@ class Command:
             poller = select.poll()
             for descriptor in (child.exited, *self._names):
                 poller.register(descriptor, select.POLLIN)
-            ready = {descriptor for descriptor, _ in poller.poll(left * 1000)}
+            ready = {descriptor for descriptor, _ in poller.poll(min(left, _LONGEST_WAIT_SECONDS) * 1000)}
             for pipe in ready & set(self._names):
                 self._read(pipe)
             if child.exited in ready:
@@ -139,6 +158,13 @@ class Command:
             del self._names[pipe]
             os.close(pipe)
         return len(chunk)
+
+
+def _leave(pipe: int) -> None:
+    try:
+        threading.Thread(target=_discard, args=(pipe,), name="discard", daemon=True).start()
+    except RuntimeError:  # no thread to be had: the limit of processes is reached
+        os.close(pipe)
 
 
 def _discard(pipe: int) -> None:

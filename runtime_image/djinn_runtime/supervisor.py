@@ -49,6 +49,9 @@ def main(arguments: list[str]) -> int:
     return _Supervisor(arguments[0], started, bells).run()
 
 
+_LONGEST_WAIT_SECONDS = 3600.0
+
+
 class _Bells:
     """What wakes the main thread: an outcome, or a signal, whichever thread the kernel gave it to."""
 
@@ -72,7 +75,7 @@ class _Bells:
     def wait(self, seconds: float) -> Outcome | None:
         """The first outcome; None after a signal of a child, or when the time is up."""
         if not self._outcomes:
-            select.select([self._reader], [], [], seconds)
+            select.select([self._reader], [], [], min(seconds, _LONGEST_WAIT_SECONDS))
             with contextlib.suppress(BlockingIOError):
                 os.read(self._reader, 4096)
         return self._outcomes.popleft() if self._outcomes else None
@@ -99,7 +102,8 @@ class _Supervisor:
         except OSError as exc:
             print(f"the journal cannot be opened: {exc}", file=sys.stderr)
             return EXIT_JOURNAL_BROKEN
-        return self._finish(self._await(self._journal, brief) if brief else failed("error", problem))
+        outcome = self._await(self._journal, brief) if brief else failed("error", problem)
+        return self._finish(self._journal, outcome)
 
     def _await(self, journal: Journal, brief: Brief) -> Outcome:
         threading.Thread(target=self._work, args=(journal, brief), name="work", daemon=True).start()
@@ -127,12 +131,11 @@ class _Supervisor:
             traceback.print_exc()
             self._bells.ring(failed("error", f"the runtime broke: {type(exc).__name__}: {exc}"))
 
-    def _finish(self, outcome: Outcome) -> int:
-        assert self._journal is not None
-        self._journal.seal()
+    def _finish(self, journal: Journal, outcome: Outcome) -> int:
+        journal.seal()
         self._children.stop()
         bare = failed("output_limit", "the journal is full", outcome.exit_code)
-        if self._journal.finish(outcome.data(), bare.data()):
+        if journal.finish(outcome.data(), bare.data()):
             return EXIT_FINISHED
         print("the last record cannot be written", file=sys.stderr)
         return EXIT_JOURNAL_BROKEN

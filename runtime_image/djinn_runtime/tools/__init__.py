@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Dict, List, Tuple
-
 from .base import Tool
 from .bash import BASH
 from .edit import EDIT

@@ -6,7 +6,7 @@ import codecs
 from typing import Any
 
 from ..clip import Clip
-from ..shell import Command, Ran, environment, shell
+from ..shell import Command, Ran, describe, environment, shell
 from .base import Parameter, Tool, Toolbox, ToolError
 
 # The share of the journal that one command's live output may take: a flood is the command's failure, not the work's.
@@ -41,8 +41,6 @@ def _bash(toolbox: Toolbox, arguments: dict[str, Any]) -> str:
     timeout = arguments.get("timeout_seconds", brief.command_timeout_seconds)
     if timeout < 1:
         raise ToolError("timeout_seconds must be at least 1")
-    if "\0" in arguments["command"]:
-        raise ToolError("a command cannot hold a NUL character")
     timeout = min(timeout, brief.command_timeout_seconds)
     live = _Live(toolbox)
     ran = Command(
@@ -63,7 +61,7 @@ def _bash(toolbox: Toolbox, arguments: dict[str, Any]) -> str:
 def _ending(ran: Ran, timeout: int) -> str:
     if ran.is_timed_out:
         return f"[killed after {timeout} s]"
-    lines = [f"[exit code {ran.exit_code}]"]
+    lines = [f"[{describe(ran.exit_code)}]"]
     if ran.is_held:
         lines.append("[processes in the background hold the output open; what they still write is not shown]")
     return "\n".join(lines)

@@ -9,7 +9,7 @@ from .base import Toolbox, ToolError
 from .paths import open_regular, shown
 
 MAX_TEXT_BYTES = 8 * 1024 * 1024
-_MAX_COMPARED = 1_000_000
+_MAX_COMPARED = 250_000
 
 
 def read_text(real: str, path: str) -> str:
@@ -29,7 +29,9 @@ def replace_file(real: str, text: str) -> None:
     directory, name = os.path.split(real)
     draft = os.path.join(directory, f".{name[:200]}.{os.getpid()}.draft")
     try:
-        with open(draft, "wb") as file:
+        if os.path.lexists(draft):
+            os.unlink(draft)  # of a runtime that was killed, or a trap
+        with open(draft, "xb") as file:
             file.write(text.encode("utf-8", "replace"))
         if os.path.exists(real):
             os.chmod(draft, stat.S_IMODE(os.stat(real).st_mode))

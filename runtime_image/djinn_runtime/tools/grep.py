@@ -24,8 +24,6 @@ def _grep(toolbox: Toolbox, arguments: dict[str, Any]) -> str:
     if not os.path.exists(root):
         raise ToolError(f"{path} does not exist")
     variables = environment(toolbox.brief.environment)
-    if "\0" in arguments["pattern"] + arguments.get("glob", ""):
-        raise ToolError("a pattern cannot hold a NUL character")
     clip = Clip(toolbox.brief.tool_output_bytes)
     ran = Command(
         toolbox.children,

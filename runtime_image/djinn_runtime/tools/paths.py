@@ -12,10 +12,7 @@ from .base import Toolbox, ToolError
 def inside(toolbox: Toolbox, path: str) -> str:
     """The real path of a tool's argument, links resolved. Raises `ToolError` when it leaves the workspace."""
     root = os.path.realpath(toolbox.brief.workspace)
-    try:
-        real = os.path.realpath(os.path.join(root, path))
-    except ValueError as exc:
-        raise ToolError(f"{path!r} is no path: {exc}") from exc
+    real = os.path.realpath(os.path.join(root, path))
     if real != root and not real.startswith(root.rstrip("/") + "/"):
         raise ToolError(f"{path} is outside of the workspace {toolbox.brief.workspace}")
     return real
@@ -32,9 +29,8 @@ def open_regular(real: str, path: str) -> BinaryIO:
         file = os.open(real, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
     except FileNotFoundError as exc:
         raise ToolError(f"{path} does not exist") from exc
-    opened = os.fdopen(file, "rb", closefd=True) if stat.S_ISREG(os.fstat(file).st_mode) else None
-    if opened is None:
-        is_directory = stat.S_ISDIR(os.fstat(file).st_mode)
-        os.close(file)
-        raise ToolError(f"{path} is a directory: use ls" if is_directory else f"{path} is no regular file")
-    return opened
+    mode = os.fstat(file).st_mode
+    if stat.S_ISREG(mode):
+        return os.fdopen(file, "rb")
+    os.close(file)
+    raise ToolError(f"{path} is a directory: use ls" if stat.S_ISDIR(mode) else f"{path} is no regular file")
