@@ -8,7 +8,7 @@ from djinn.pipelines.document import Node, Scalar, Table, line_of
 from djinn.pipelines.reading import StepSource
 from djinn.pipelines.report import Report, quoted
 from djinn.pipelines.schema import Pipeline, Step
-from djinn.pipelines.template import template_names, template_problems
+from djinn.pipelines.template import template_names, template_problems, unquoted_lines
 
 BUILT_IN_NAMES = frozenset({"task_description"})
 """Names that every template may use beside inputs and outputs."""
@@ -76,6 +76,7 @@ def check_templates(pipeline: Pipeline, document: Table, sources: Sequence[StepS
         node = _at(document, "workspace", key)
         _check_template(node, inputs | BUILT_IN_NAMES, report, "", f"workspace.{key}")
     for source in sources:
+        _warn_of_unquoted(source.node.entries.get("run"), report, source.step.id)
         for key in ("input", "run"):
             _check_template(
                 source.node.entries.get(key), inputs | produced | BUILT_IN_NAMES, report, source.step.id, key
@@ -89,7 +90,7 @@ def check_shape(pipeline: Pipeline, sources: Sequence[StepSource], report: Repor
     for source in sources:
         step = source.step
         if step.id not in reached:
-            report.warn(source.node.line, "no route leads to this step", step=step.id)
+            report.warn(source.node.line, "no route leads to it", step=step.id)
         if pipeline.is_routed and source.depends_on:
             line = line_of(source.node, "dependsOn")
             report.warn(line, "has no effect in a pipeline with routes", step=step.id, key="dependsOn")
@@ -122,6 +123,14 @@ def _check_template(node: Node | None, known: Collection[str], report: Report, s
     for name in () if problems else sorted(template_names(node.text) - set(known)):
         message = f"nothing gives the name {name[:64]!r}; it will be empty{report.suggest(name, known)}"
         report.warn(_file_line(node, _line_of_name(node.text, name)), message, step=step, key=key)
+
+
+def _warn_of_unquoted(node: Node | None, report: Report, step: str) -> None:
+    if not isinstance(node, Scalar) or template_problems(node.text):
+        return
+    for line in unquoted_lines(node.text):
+        message = "a value goes into the script unquoted and could run as a command; write {{ value | quote }}"
+        report.warn(_file_line(node, line), message, step=step, key="run")
 
 
 def _file_line(node: Scalar, line: int) -> int:

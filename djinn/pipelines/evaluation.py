@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from typing import TypeVar
 
 from jinja2 import nodes
 
 from djinn.pipelines.errors import TemplateInvalid
 from djinn.pipelines.filters import FILTERS, Budget, as_text, kind
 from djinn.pipelines.schema import JSON
+
+Ordered = TypeVar("Ordered", str, float)
 
 MAX_STEPS = 250_000
 TEXT_FACTOR = 4
@@ -222,13 +225,16 @@ def loop_names(target: nodes.Node) -> list[str]:
 
 def _ordered(name: str, left: object, right: object) -> bool:
     if isinstance(left, str) and isinstance(right, str):
-        is_less = left < right
-    elif isinstance(left, (int, float)) and isinstance(right, (int, float)):  # noqa: SIM114 (types differ)
-        is_less = left < right
-    else:
-        raise TemplateInvalid(f"cannot order {kind(left)} and {kind(right)}")
-    is_more = not is_less and left != right
-    return {"lt": is_less, "lteq": not is_more, "gt": is_more, "gteq": not is_less}[name]
+        return _stands(name, left, right)
+    if isinstance(left, (int, float)) and isinstance(right, (int, float)):
+        return _stands(name, left, right)
+    raise TemplateInvalid(f"cannot order {kind(left)} and {kind(right)}")
+
+
+def _stands(name: str, left: Ordered, right: Ordered) -> bool:
+    if name in ("lt", "lteq"):
+        return left < right or (name == "lteq" and left == right)
+    return left > right or (name == "gteq" and left == right)
 
 
 def _contains(whole: object, part: object) -> bool:

@@ -28,8 +28,8 @@ TESTS = frozenset({"defined", "undefined", "none"})
 
 _ALLOWED: tuple[type[nodes.Node], ...] = (
     nodes.Template, nodes.Output, nodes.TemplateData, nodes.If, nodes.For, nodes.Name, nodes.Const, nodes.Getattr,
-    nodes.Getitem, nodes.Filter, nodes.Test, nodes.And, nodes.Or, nodes.Not, nodes.Compare, nodes.Operand, nodes.CondExpr,
-    nodes.List, nodes.Tuple, nodes.Neg, nodes.Concat, nodes.Keyword,
+    nodes.Getitem, nodes.Filter, nodes.Test, nodes.And, nodes.Or, nodes.Not, nodes.Compare, nodes.Operand,
+    nodes.CondExpr, nodes.List, nodes.Tuple, nodes.Neg, nodes.Concat, nodes.Keyword,
 )  # fmt: skip
 _WORDS = {
     "Assign": "set", "AssignBlock": "set", "FromImport": "import", "CallBlock": "call", "FilterBlock": "filter",
@@ -80,6 +80,12 @@ def _free_names(node: nodes.Node, bound: frozenset[str]) -> Iterator[str]:
         yield from _free_names(child, inside)
 
 
+def unquoted_lines(text: str) -> list[int]:
+    """The lines that print a value without the filter `quote`; a shell would read such a value as script."""
+    printed = [part for output in _checked(text).find_all(nodes.Output) for part in output.nodes]
+    return sorted({part.lineno for part in printed if not _is_quoted(part)})
+
+
 def template_problems(text: str) -> list[TemplateInvalid]:
     """What the template is refused for, in the order of lines, at most a hundred problems."""
     try:
@@ -87,6 +93,11 @@ def template_problems(text: str) -> list[TemplateInvalid]:
     except TemplateInvalid as exc:
         return [exc]
     return sorted(islice(_refusals(tree), MAX_PROBLEMS), key=lambda problem: problem.line)
+
+
+def _is_quoted(part: nodes.Node) -> bool:
+    is_quote = isinstance(part, nodes.Filter) and part.name == "quote"
+    return is_quote or isinstance(part, (nodes.TemplateData, nodes.Const))
 
 
 def _checked(text: str) -> nodes.Template:

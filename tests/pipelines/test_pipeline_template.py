@@ -33,7 +33,7 @@ NAMES: dict[str, JSON] = {
         ("{{ review.comments }}", '["x", "y"]'),
         ("{{ rows[1].name }}{{ rows[0]['n'] }}{{ rows.0.n }}{{ rows[-1].n }}", "b112"),
         ("{{ review.items }}", "own key"),
-        ("{% for row in rows %}{{ loop.index }}{{ row.name }}{% if not loop.last %}, {% endif %}{% endfor %}", "1a, 2b"),
+        ("{% for row in rows %}{{ loop.index }}{{ row.name }}{% if not loop.last %},{% endif %}{% endfor %}", "1a,2b"),
         ("{% for row in rows if row.n > 1 %}{{ row.name }}{% else %}none{% endfor %}", "b"),
         ("{% for row in missing %}{{ row }}{% else %}none{% endfor %}", "none"),
         ("{% for key, value in review|items %}{{ key }};{% endfor %}", "comments;items;"),
