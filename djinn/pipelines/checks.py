@@ -48,7 +48,9 @@ def check_agents(
 
 
 def in_order(sources: Sequence[StepSource], report: Report) -> list[StepSource]:
-    """The steps so that each comes after what it depends on, else in the order of the file."""
+    """The steps so that each comes after what it depends on, else in the order of the file, as with any routes."""
+    if any(source.step.is_routed for source in sources):
+        return list(sources)
     ids = {source.step.id for source in sources}
     done: set[str] = set()
     ordered: list[StepSource] = []

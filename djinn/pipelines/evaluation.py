@@ -59,7 +59,7 @@ class Evaluation:
 
     def _branch(self, node: nodes.If) -> Sequence[nodes.Node]:
         for branch in (node, *node.elif_):
-            if self._value(branch.test):
+            if self._value(branch.test, may_be_missing=True):
                 return branch.body
         return node.else_
 
@@ -81,7 +81,7 @@ class Evaluation:
         chosen = []
         for item in items:
             self._scopes.append(self._targets(node.target, item))
-            if self._value(node.test):
+            if self._value(node.test, may_be_missing=True):
                 chosen.append(item)
             self._scopes.pop()
         return chosen
@@ -106,7 +106,7 @@ class Evaluation:
         return as_text(self._value(node), self._budget)
 
     def _value(self, node: nodes.Node, *, may_be_missing: bool = False) -> object:
-        """The value of an expression; what is missing is None, and is noted unless the template asks for it."""
+        """The value of an expression; what is missing is None, and noted unless the template asks if it is there."""
         self._budget.spend()
         if isinstance(node, nodes.Const):
             return node.value
@@ -116,15 +116,15 @@ class Evaluation:
             return self._filtered(node)
         if isinstance(node, nodes.Test):
             return self._tested(node)
+        if isinstance(node, (nodes.And, nodes.Or)):
+            left = self._value(node.left, may_be_missing=True)
+            goes_on = bool(left) is isinstance(node, nodes.And)
+            return self._value(node.right, may_be_missing=may_be_missing) if goes_on else left
         return self._combined(node)
 
     def _combined(self, node: nodes.Node) -> object:
-        if isinstance(node, nodes.And):
-            return self._value(node.left) and self._value(node.right)
-        if isinstance(node, nodes.Or):
-            return self._value(node.left) or self._value(node.right)
         if isinstance(node, nodes.Not):
-            return not self._value(node.node)
+            return not self._value(node.node, may_be_missing=True)
         if isinstance(node, nodes.Compare):
             return self._compared(node)
         if isinstance(node, nodes.CondExpr):
@@ -138,7 +138,7 @@ class Evaluation:
         raise TemplateInvalid(f"{type(node).__name__} is not part of the template language", node.lineno)
 
     def _conditional(self, node: nodes.CondExpr) -> object:
-        if self._value(node.test):
+        if self._value(node.test, may_be_missing=True):
             return self._value(node.expr1)
         return None if node.expr2 is None else self._value(node.expr2)
 

@@ -37,7 +37,7 @@ class Catalogue:
     problems: Mapping[str, tuple[Problem, ...]]
 
 
-Stamp = tuple[int, int, int, frozenset[str] | None]
+Stamp = tuple[int, int, int, int, frozenset[str] | None]
 Outcome = Loaded | tuple[Problem, ...]
 
 _cache: dict[Path, tuple[Stamp, Outcome]] = {}
@@ -128,7 +128,7 @@ def _outcome(file: Path, agents: frozenset[str] | None) -> Outcome:
     name = f"{file.parent.name}/{file.name}"
     try:
         found = file.stat()
-        stamp = (found.st_mtime_ns, found.st_size, found.st_ino, agents)
+        stamp = (found.st_mtime_ns, found.st_ctime_ns, found.st_size, found.st_ino, agents)
         known = _cache.get(file)
         if known is not None and known[0] == stamp:
             return known[1]

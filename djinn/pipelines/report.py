@@ -54,4 +54,9 @@ class Report:
         return tuple(sorted(self._problems, key=lambda problem: problem.line))
 
     def _add(self, line: int, message: str, step: str, key: str, severity: Severity) -> None:
-        self._problems.append(Problem(self.file, line, message, step, key, severity))
+        self._problems.append(Problem(self.file, line, message, _shown(step), _shown(key), severity))
+
+
+def _shown(word: str) -> str:
+    """The word as a terminal may print it; the words of a file can hold control characters."""
+    return word if word.isprintable() else repr(word)

@@ -70,6 +70,11 @@ class Step:
     network: Network = "none"
     resources: Resources = Resources()
 
+    @property
+    def is_routed(self) -> bool:
+        """Whether the step says itself what follows it."""
+        return self.on_complete is not None or bool(self.on_result)
+
 
 @dataclass(frozen=True)
 class Input:
@@ -129,7 +134,7 @@ class Pipeline:
     @property
     def is_routed(self) -> bool:
         """Whether any step says itself what follows it."""
-        return any(step.on_complete is not None or step.on_result for step in self.steps)
+        return any(step.is_routed for step in self.steps)
 
     def following(self, step_id: str) -> Step | None:
         """The next step in order, None after the last one."""

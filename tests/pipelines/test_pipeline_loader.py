@@ -118,6 +118,39 @@ def test_depends_on_gives_the_order_of_a_pipeline_without_routes() -> None:
     assert [one.id for one in load(text).pipeline.steps] == ["A", "B", "C"]
 
 
+def test_depends_on_does_not_change_the_first_step_of_a_pipeline_with_routes() -> None:
+    text = "id: a\nsteps:\n- {id: C, run: ls, dependsOn: [A], onComplete: A}\n- {id: A, run: ls}\n"
+    assert load(text).pipeline.first_step.id == "C"
+
+
+def test_a_byte_order_mark_and_windows_line_ends_are_taken() -> None:
+    text = "\ufeffid: a\r\nsteps:\r\n  - id: A\r\n    run: |\r\n      ls\r\n"
+    assert load(text).pipeline == load(text.encode()).pipeline
+    assert load(text).pipeline.first_step.run == "ls\n"
+
+
+def test_control_characters_of_a_file_do_not_reach_a_terminal() -> None:
+    assert all(error.isprintable() for error in errors('"\\e[31mid": a\nsteps: [{id: "A\\e", run: ls, "\\n": 1}]'))
+
+
+def test_a_directory_that_became_a_file_is_read_again(tmp_path: Path) -> None:
+    (tmp_path / "one.yaml").mkdir()
+    assert list(load_folder(tmp_path).problems) == ["one.yaml"]
+    (tmp_path / "one.yaml").rmdir()
+    (tmp_path / "one.yaml").write_text("steps: [{id: A, run: ls}]")
+    assert list(load_folder(tmp_path).pipelines) == ["one"]
+
+
+def test_a_file_replaced_by_one_of_the_same_size_and_time_is_read_again(tmp_path: Path) -> None:
+    path, other = tmp_path / "one.yaml", tmp_path / "one.new"
+    path.write_text("steps: [{id: A, run: ls}]")
+    before = load_folder(tmp_path).pipelines["one"]
+    other.write_text("steps: [{id: A, run: ps}]")
+    os.utime(other, ns=(path.stat().st_atime_ns, path.stat().st_mtime_ns))
+    other.rename(path)
+    assert load_folder(tmp_path).pipelines["one"].digest != before.digest
+
+
 def test_a_file_without_an_id_is_named_after_itself() -> None:
     assert load("steps: [{id: A, run: ls}]").pipeline.id == "demo"
 

@@ -66,6 +66,16 @@ def test_a_missing_name_is_empty_and_listed_once() -> None:
     assert (rendered.text, rendered.undefined) == ("[]", ("gone", "review.author.name", "rows[9]"))
 
 
+def test_a_name_that_the_template_asks_about_is_not_listed_as_missing() -> None:
+    template = "{% if a and b %}x{% endif %}{% if not c or d %}y{% endif %}{{ 'z' if e is defined or f }}{{ g or 'h' }}"
+    rendered = render(template, {})
+    assert (rendered.text, rendered.undefined) == ("yh", ())
+
+
+def test_a_name_that_is_compared_is_listed_when_it_is_missing() -> None:
+    assert render("{% if a == 'x' or b %}{% endif %}", {}).undefined == ("a",)
+
+
 def test_what_cannot_be_stored_is_replaced() -> None:
     assert render("\x00{{ a }}{{ '\\ud800' }}", {"a": "b\x00\udfff"}).text == "\ufffdb\ufffd\ufffd\ufffd"
 
