@@ -124,10 +124,8 @@ class Children:
 
 def _send(number: int, pids: set[int]) -> None:
     for pid in pids:
-        try:
+        with contextlib.suppress(ProcessLookupError, PermissionError):  # it is gone, or became another user's
             os.kill(pid, number)
-        except (ProcessLookupError, PermissionError):
-            pass  # it is gone, or became another user's
 
 
 def _send_group(number: int, group: int) -> None:

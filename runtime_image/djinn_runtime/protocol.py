@@ -36,11 +36,25 @@ EXIT_ALREADY_STARTED = 97
 EXIT_JOURNAL_BROKEN = 98
 
 RECORD_TYPES = frozenset(
-    "ready text thinking message tool_call tool_result output file_changed usage log finished".split()
+    [
+        "ready",
+        "text",
+        "thinking",
+        "message",
+        "tool_call",
+        "tool_result",
+        "output",
+        "file_changed",
+        "usage",
+        "log",
+        "finished",
+    ]
 )
 
 # Reasons that the runtime itself may state in `finished`; anything else it says is recorded as "error".
-FAILURE_REASONS = frozenset("error timeout output_limit disk turns model rejected cancelled budget".split())
+FAILURE_REASONS = frozenset(
+    ["error", "timeout", "output_limit", "disk", "turns", "model", "rejected", "cancelled", "budget"]
+)
 
 
 class ProtocolError(ValueError):
@@ -177,7 +191,9 @@ def split_lines(chunk: bytes) -> Tuple[List[bytes], bytes]:
 
 
 def _line(n: int, t: int, kind: str, data: Dict[str, Any]) -> bytes:
-    text = json.dumps({"n": n, "t": t, "type": kind, "data": data}, ensure_ascii=False, separators=(",", ":"), default=str)
+    text = json.dumps(
+        {"n": n, "t": t, "type": kind, "data": data}, ensure_ascii=False, separators=(",", ":"), default=str
+    )
     return text.encode("utf-8", "replace") + b"\n"
 
 

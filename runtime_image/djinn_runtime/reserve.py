@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 
 RESERVE_BYTES = 128 * 1024
@@ -27,7 +28,5 @@ class Reserve:
 
     def release(self) -> None:
         """Give the room back; may be repeated."""
-        try:
+        with contextlib.suppress(OSError):  # it is gone, or cannot go: the write that needs the room tells
             os.unlink(self._path)
-        except OSError:
-            pass  # it is gone, or cannot go: the write that needs the room tells

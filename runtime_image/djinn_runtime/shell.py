@@ -117,9 +117,9 @@ class Command:
         finally:
             for writer in writers:
                 os.close(writer)
-        for (reader, _), name in zip(pipes, self._streams):
+        for position, (reader, _) in enumerate(pipes):
             os.set_blocking(reader, False)
-            self._names[reader] = name
+            self._names[reader] = self._streams[position]
         return child
 
     def _follow(self, child: Child, limit: float) -> bool:

@@ -36,7 +36,7 @@ def main(arguments: list[str]) -> int:
     """Run one execution; the exit code."""
     started = time.monotonic()
     if len(arguments) != 1:
-        print("usage: python3 -m djinn_runtime EXECUTION_DIRECTORY", file=sys.stderr)
+        _complain("usage: python3 -m djinn_runtime EXECUTION_DIRECTORY")
         return EXIT_JOURNAL_BROKEN
     bells = _Bells()
     try:
@@ -44,7 +44,7 @@ def main(arguments: list[str]) -> int:
     except FileExistsError:
         return EXIT_ALREADY_STARTED
     except OSError as exc:
-        print(f"the guard cannot be made: {exc}", file=sys.stderr)
+        _complain(f"the guard cannot be made: {exc}")
         return EXIT_JOURNAL_BROKEN
     return _Supervisor(arguments[0], started, bells).run()
 
@@ -100,7 +100,7 @@ class _Supervisor:
             path = os.path.join(self._directory, JOURNAL_NAME)
             self._journal = Journal(path, brief.journal_bytes if brief else MAX_JOURNAL_BYTES, reserve, self._fail)
         except OSError as exc:
-            print(f"the journal cannot be opened: {exc}", file=sys.stderr)
+            _complain(f"the journal cannot be opened: {exc}")
             return EXIT_JOURNAL_BROKEN
         outcome = self._await(self._journal, brief) if brief else failed("error", problem)
         return self._finish(self._journal, outcome)
@@ -137,7 +137,7 @@ class _Supervisor:
         bare = failed("output_limit", "the journal is full", outcome.exit_code)
         if journal.finish(outcome.data(), bare.data()):
             return EXIT_FINISHED
-        print("the last record cannot be written", file=sys.stderr)
+        _complain("the last record cannot be written")
         return EXIT_JOURNAL_BROKEN
 
     def _fail(self, reason: str, message: str) -> None:
@@ -146,6 +146,10 @@ class _Supervisor:
     def _warn(self, message: str) -> None:
         if self._journal is not None:
             self._journal.append("log", level="warning", message=message)
+
+
+def _complain(message: str) -> None:
+    sys.stderr.write(f"{message}\n")
 
 
 def _perform(brief: Brief, directory: str, journal: Journal, children: Children) -> Outcome:

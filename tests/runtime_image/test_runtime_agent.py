@@ -130,6 +130,12 @@ def test_text_is_recorded_while_the_model_still_speaks(execution: Execution, gat
     assert execution.wait(process).reason == "cancelled"
 
 
+def test_text_is_recorded_before_the_message_that_it_belongs_to(execution: Execution, gateway: Serve) -> None:
+    gateway(says("hello"))
+    kinds = [record.type for record in execution.agent().records]
+    assert kinds.index("text") < kinds.index("message")
+
+
 def test_message_tool_call_and_result_are_recorded(execution: Execution, gateway: Serve) -> None:
     gateway(calls(("ls", {"path": "."})), says("end"))
     ended = execution.agent()

@@ -252,7 +252,7 @@ def test_start_time_and_size_are_reported(execution: Execution, capsys: pytest.C
     process.send_signal(signal.SIGTERM)
     execution.wait(process)
     with capsys.disabled():
-        print(f"\nready after {seconds:.3f} s, {int(size) / 1024:.1f} MB resident")
+        sys.stdout.write(f"\nready after {seconds:.3f} s, {int(size) / 1024:.1f} MB resident\n")
     assert int(size) > 0
 
 

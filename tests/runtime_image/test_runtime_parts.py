@@ -16,6 +16,7 @@ STREAMS = [
     (b"data: a\r\n\r\ndata: b\r\n\r\n", ["a", "b"]),
     (b"data: a\r\rdata: b\r\r", ["a", "b"]),
     (b"data:a\ndata: b\n\n", ["a\nb"]),
+    (b"data: a\r\ndata: b\r\n\r\n", ["a\nb"]),
     (b": comment\nid: 1\nevent: x\ndata: a\n\n", ["a"]),
     (b"data: a\n\ndata: cut", ["a"]),
     (b"\n\n\n", []),
@@ -64,7 +65,8 @@ PASSING = [Failure("x"), Failure("x", 429), Failure("x", 503), Failure("x", 504)
 @pytest.mark.parametrize("attempt", [1, 5, 100, 10_000])
 def test_a_passing_failure_is_tried_again_for_ever(failure: Failure, attempt: int) -> None:
     decision = decide(failure, attempt, 1.0)
-    assert isinstance(decision, Again) and 0 < decision.seconds <= 10
+    assert isinstance(decision, Again)
+    assert 0 < decision.seconds <= 10
 
 
 @pytest.mark.parametrize("failure", [Failure("x", 500), Failure("x", is_doubtful=True)])

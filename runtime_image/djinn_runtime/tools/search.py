@@ -20,12 +20,12 @@ _PROBE_BYTES = 8192
 
 
 def main(arguments: list[str]) -> int:
-    """Print `path:line:text` for every matching line."""
+    """Write `path:line:text` for every matching line."""
     pattern, root, glob, flags = arguments
     try:
         wanted = re.compile(pattern.encode(), re.IGNORECASE if flags == "i" else 0)
     except (re.error, RecursionError, OverflowError) as exc:
-        print(f"the pattern is no regular expression: {exc}")
+        sys.stdout.write(f"the pattern is no regular expression: {exc}\n")
         return 2
     is_found = False
     for path in files(root):
