@@ -334,11 +334,12 @@ def test_grep_stops_a_pattern_without_end(execution: Execution, use: Use) -> Non
 def test_grep_uses_ripgrep_where_it_is(execution: Execution, gateway: Callable[..., Gateway]) -> None:
     programs = execution.workspace.parent / "programs"
     programs.mkdir()
-    (programs / "rg").write_text('#!/bin/sh\necho "ripgrep got $*"\n')
+    (programs / "rg").write_text('#!/bin/sh\necho "./ripgrep got $*"\n')
     (programs / "rg").chmod(0o755)
     gateway(calls(("grep", {"pattern": "-x", "glob": "*.py"})), completes())
     execution.give_agent()
     text = execution.run(PATH=f"{programs}:{os.environ['PATH']}").result()["text"]
+    assert text.startswith("ripgrep got --no-config")
     assert text.endswith("--glob=*.py --regexp -x -- .")
 
 

@@ -34,7 +34,7 @@ def _grep(toolbox: Toolbox, arguments: dict[str, Any]) -> str:
         is_joined=True,
         on_output=lambda _, chunk: clip.add(chunk),
     ).run()
-    text = clip.text().rstrip("\n")
+    text = "\n".join(line[2:] if line.startswith("./") else line for line in clip.text().splitlines())
     if ran.is_timed_out:
         raise ToolError(f"the search took too long and was stopped\n{text}".rstrip())
     if ran.exit_code not in (0, _NO_MATCH):
