@@ -8,7 +8,7 @@ from djinn.pipelines.document import Node, Scalar, Table, line_of
 from djinn.pipelines.reading import StepSource
 from djinn.pipelines.report import Report, quoted
 from djinn.pipelines.schema import Pipeline, Step
-from djinn.pipelines.template import template_names, template_problems, unquoted_lines
+from djinn.pipelines.template import Study, study
 
 BUILT_IN_NAMES = frozenset({"task_description"})
 """Names that every template may use beside inputs and outputs."""
@@ -78,7 +78,6 @@ def check_templates(pipeline: Pipeline, document: Table, sources: Sequence[StepS
         node = _at(document, "workspace", key)
         _check_template(node, inputs | BUILT_IN_NAMES, report, "", f"workspace.{key}")
     for source in sources:
-        _warn_of_unquoted(source.node.entries.get("run"), report, source.step.id)
         for key in ("input", "run"):
             _check_template(
                 source.node.entries.get(key), inputs | produced | BUILT_IN_NAMES, report, source.step.id, key
@@ -119,18 +118,18 @@ def _check_target(source: StepSource, target: str, ids: Collection[str], report:
 def _check_template(node: Node | None, known: Collection[str], report: Report, step: str, key: str) -> None:
     if not isinstance(node, Scalar):
         return
-    problems = template_problems(node.text)
-    for problem in problems:
+    found = study(node.text)
+    for problem in found.problems:
         report.error(_file_line(node, problem.line), problem.message, step=step, key=key)
-    for name in () if problems else sorted(template_names(node.text) - set(known)):
+    for name in sorted(found.names - set(known)):
         message = f"nothing gives the name {name[:64]!r}; it will be empty{report.suggest(name, known)}"
         report.warn(_file_line(node, _line_of_name(node.text, name)), message, step=step, key=key)
+    if key == "run":
+        _warn_of_unquoted(node, found, report, step)
 
 
-def _warn_of_unquoted(node: Node | None, report: Report, step: str) -> None:
-    if not isinstance(node, Scalar) or template_problems(node.text):
-        return
-    for line in unquoted_lines(node.text):
+def _warn_of_unquoted(node: Scalar, found: Study, report: Report, step: str) -> None:
+    for line in found.unquoted_lines:
         message = "a value goes into the script unquoted and could run as a command; write {{ value | quote }}"
         report.warn(_file_line(node, line), message, step=step, key="run")
 

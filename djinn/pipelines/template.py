@@ -47,9 +47,22 @@ class Rendered:
     undefined: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class Study:
+    """What is wrong with a template, at most a hundred problems in the order of lines; if nothing is, what it uses.
+
+    `names` come from outside. `unquoted_lines` print a value without the filter `quote`; a shell would read such a
+    value as script.
+    """
+
+    problems: tuple[TemplateInvalid, ...] = ()
+    names: frozenset[str] = frozenset()
+    unquoted_lines: tuple[int, ...] = ()
+
+
 def check_template(text: str) -> list[str]:
     """What is wrong with the template, each with its line; empty when it is fine."""
-    return [str(problem) for problem in template_problems(text)]
+    return [str(problem) for problem in study(text).problems]
 
 
 def template_names(text: str) -> frozenset[str]:
@@ -69,6 +82,32 @@ def render(text: str, names: Mapping[str, JSON], *, max_bytes: int = MAX_RENDERE
     return Rendered(rendered, tuple(evaluation.undefined))
 
 
+def study(text: str) -> Study:
+    """Everything that can be said of a template without rendering it, from one parse."""
+    try:
+        tree = _parsed(text)
+    except TemplateInvalid as exc:
+        return Study(problems=(exc,))
+    problems = sorted(islice(_refusals(tree), MAX_PROBLEMS), key=lambda problem: problem.line)
+    if problems:
+        return Study(tuple(problems))
+    printed = [part for output in tree.find_all(nodes.Output) for part in output.nodes]
+    unquoted = sorted({part.lineno for part in printed if not _is_quoted(part)})
+    return Study((), frozenset(_free_names(tree, frozenset())), tuple(unquoted))
+
+
+def _checked(text: str) -> nodes.Template:
+    tree = _parsed(text)
+    for problem in _refusals(tree):
+        raise problem
+    return tree
+
+
+def _is_quoted(part: nodes.Node) -> bool:
+    is_quote = isinstance(part, nodes.Filter) and part.name == "quote"
+    return is_quote or isinstance(part, (nodes.TemplateData, nodes.Const))
+
+
 def _free_names(node: nodes.Node, bound: frozenset[str]) -> Iterator[str]:
     if isinstance(node, nodes.Name) and node.name not in bound:
         yield node.name
@@ -78,33 +117,6 @@ def _free_names(node: nodes.Node, bound: frozenset[str]) -> Iterator[str]:
         yield from _free_names(node.iter, bound)
     for child in node.iter_child_nodes(exclude=("iter",)):
         yield from _free_names(child, inside)
-
-
-def unquoted_lines(text: str) -> list[int]:
-    """The lines that print a value without the filter `quote`; a shell would read such a value as script."""
-    printed = [part for output in _checked(text).find_all(nodes.Output) for part in output.nodes]
-    return sorted({part.lineno for part in printed if not _is_quoted(part)})
-
-
-def template_problems(text: str) -> list[TemplateInvalid]:
-    """What the template is refused for, in the order of lines, at most a hundred problems."""
-    try:
-        tree = _parsed(text)
-    except TemplateInvalid as exc:
-        return [exc]
-    return sorted(islice(_refusals(tree), MAX_PROBLEMS), key=lambda problem: problem.line)
-
-
-def _is_quoted(part: nodes.Node) -> bool:
-    is_quote = isinstance(part, nodes.Filter) and part.name == "quote"
-    return is_quote or isinstance(part, (nodes.TemplateData, nodes.Const))
-
-
-def _checked(text: str) -> nodes.Template:
-    tree = _parsed(text)
-    for problem in _refusals(tree):
-        raise problem
-    return tree
 
 
 def _parsed(text: str) -> nodes.Template:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import subprocess
+import tracemalloc
 
 import pytest
 
@@ -182,6 +183,16 @@ def test_a_template_that_loops_for_ever_is_stopped(template: str) -> None:
 def test_a_text_that_would_grow_too_long_is_never_made(template: str) -> None:
     with pytest.raises(TemplateInvalid, match="makes a text of"):
         render(template, NAMES)
+
+
+def test_a_text_too_long_to_loop_over_is_not_taken_apart() -> None:
+    names: dict[str, JSON] = {"huge": "x" * 5_000_000}
+    tracemalloc.start()
+    with pytest.raises(TemplateInvalid, match="works too long"):
+        render("{% for a in huge %}{% endfor %}", names)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 5_000_000
 
 
 @pytest.mark.parametrize("template", ["{{ wide }}{{ wide }}", "{% for a in long %}0123456789abcdef{% endfor %}"])
