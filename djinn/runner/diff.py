@@ -52,7 +52,8 @@ def _read_text(command: list[str], git_dir: Path, *, max_bytes: int, lock: int) 
         alarm = threading.Timer(GIT_SECONDS, end_group, args=[process])
         alarm.start()
         try:
-            assert process.stdout is not None and process.stderr is not None
+            assert process.stdout is not None
+            assert process.stderr is not None
             patch = process.stdout.read(max_bytes + 1)
             is_cut = len(patch) > max_bytes
             words = b"" if is_cut else process.stderr.read(_WORDS_BYTES)

@@ -7,6 +7,7 @@ The end of a stream or of `wait()` says nothing when the engine restarts, so nei
 from __future__ import annotations
 
 import os
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from typing import Any
 import docker
 import requests
 from docker.errors import APIError, DockerException, ImageNotFound
+from docker.types import ContainerConfig
 from docker.utils import parse_repository_tag
 
 from djinn.runner.base import (
@@ -29,7 +31,7 @@ from djinn.runner.base import (
     SpecificationRefused,
     StartRefused,
 )
-from djinn.runner.docker_options import EXECUTION_LABEL, INSTALLATION_LABEL, container_options
+from djinn.runner.docker_options import API_VERSION, EXECUTION_LABEL, INSTALLATION_LABEL, container_options
 from runtime_image.djinn_runtime.protocol import (
     CONTAINER_EXECUTION,
     CONTAINER_GATEWAY,
@@ -42,6 +44,7 @@ CONTAINER_OWNER = (10001, 10001)
 START_TRIES = 3
 POLL_SECONDS = 0.05
 KILL_SECONDS = 10.0
+NAME_SECONDS = 5.0
 
 _PHASES = {
     "created": Phase.CREATED,
@@ -158,12 +161,22 @@ class DockerRunner:
         options = container_options(
             spec, installation=self.installation, user=self.owner() or (os.getuid(), os.getgid()), image_labels=labels
         )
+        deadline = time.monotonic() + NAME_SECONDS
+        while not self._try_create(spec.execution, options):
+            if self.inspect(spec.execution).phase is not Phase.ABSENT:
+                return
+            if time.monotonic() >= deadline:
+                raise RunnerUnavailable(f"the name of {spec.execution} is taken, but there is no such container")
+            time.sleep(POLL_SECONDS)
+
+    def _try_create(self, execution: str, options: ContainerConfig) -> bool:
+        """False when the name is taken; the engine also takes it while another create or remove is under way."""
         try:
-            with self._engine(f"create {spec.execution}", missing=ImageMissing) as engine:
-                engine.create_container_from_config(options, self._name(spec.execution))  # type: ignore[no-untyped-call]
+            with self._engine(f"create {execution}", missing=ImageMissing) as engine:
+                engine.create_container_from_config(options, self._name(execution))  # type: ignore[no-untyped-call]
         except _Conflict:
-            if self.inspect(spec.execution).phase is Phase.ABSENT:
-                raise RunnerUnavailable(f"the container of {spec.execution} is being removed") from None
+            return False
+        return True
 
     def _image(self, reference: str) -> dict[str, Any]:
         with self._engine(f"image {reference}", missing=ImageMissing) as engine:
@@ -221,8 +234,32 @@ class DockerRunner:
                 self._client = (os.getpid(), self._new_client())
             yield self._client[1]
 
+    def _forget_client(self) -> None:
+        """Close the client. Another thread that was about to use it gets an error that it survives."""
+        client, self._client = self._client, None
+        if client is not None and client[0] == os.getpid():
+            client[1].close()
+
     def _new_client(self) -> docker.APIClient:
-        return docker.APIClient(base_url=self._url, version="auto", timeout=self._timeout_seconds)  # type: ignore[arg-type]
+        """A client that speaks the engine's own version. The package's "auto" leaks a socket when nobody answers."""
+        self._check_socket()
+        client = self._client_for(API_VERSION)
+        try:
+            version = str(client.version(api_version=False)["ApiVersion"])
+        finally:
+            client.close()
+        return self._client_for(version)
+
+    def _client_for(self, version: str) -> docker.APIClient:
+        timeout: Any = self._timeout_seconds
+        return docker.APIClient(base_url=self._url, version=version, timeout=timeout)
+
+    def _check_socket(self) -> None:
+        """Raise OSError when nobody listens on the engine's Unix socket; another kind of address is left to the client."""
+        if self._url.startswith("unix://"):
+            with socket.socket(socket.AF_UNIX) as probe:
+                probe.settimeout(self._timeout_seconds)
+                probe.connect(self._url.removeprefix("unix://"))
 
     @contextmanager
     def _translated(self, verb: str, missing: type[RunnerError] = _NotFound) -> Iterator[None]:
@@ -233,7 +270,7 @@ class DockerRunner:
         except APIError as exc:
             raise _answer(verb, exc, missing) from exc
         except (DockerException, requests.RequestException, OSError) as exc:
-            self._client = None
+            self._forget_client()
             raise RunnerUnavailable(f"{verb}: the engine at {self._url} does not answer: {exc}") from exc
 
 

@@ -20,6 +20,7 @@ INSTALLATION_LABEL = "djinn.installation"
 EXECUTION_LABEL = "djinn.execution"
 RUNTIME_LABEL = "djinn.runtime"
 RUNTIME_PACKAGE = "djinn_runtime"
+TEMPORARY = "/tmp"  # noqa: S108 (the container's own)
 
 # The engine takes requests of this version and later; everything used here is in it.
 API_VERSION = "1.41"
@@ -42,7 +43,7 @@ def container_options(
 ) -> ContainerConfig:
     """The body of the engine's create request."""
     is_baked_in = image_labels.get(RUNTIME_LABEL) == runtime_digest(spec.runtime_directory)
-    environment = {"HOME": "/tmp", "LANG": "C.UTF-8", "PYTHONPATH": CONTAINER_RUNTIME, **spec.environment}
+    environment = {"HOME": TEMPORARY, "LANG": "C.UTF-8", "PYTHONPATH": CONTAINER_RUNTIME, **spec.environment}
     return ContainerConfig(
         API_VERSION,
         image=spec.image,
@@ -65,7 +66,7 @@ def _host_config(spec: ContainerSpec, *, mounts: list[Mount]) -> HostConfig:
         mounts=mounts,
         network_mode=spec.network,
         read_only=True,
-        tmpfs={"/tmp": f"rw,nosuid,nodev,size={limits.tmp_bytes},mode=1777"},
+        tmpfs={TEMPORARY: f"rw,nosuid,nodev,size={limits.tmp_bytes},mode=1777"},
         cap_drop=["ALL"],
         security_opt=["no-new-privileges:true", f"seccomp={SECCOMP_PROFILE}"],
         mem_limit=limits.memory_bytes,

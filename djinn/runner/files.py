@@ -43,8 +43,8 @@ def _open_and_retry(function: Callable[..., object], name: str, info: object) ->
         return
     for directory in (path.parent, path):
         if stat.S_ISDIR(os.lstat(directory).st_mode):
-            os.chmod(directory, stat.S_IRWXU)
+            directory.chmod(stat.S_IRWXU)
     if stat.S_ISDIR(os.lstat(name).st_mode):
         shutil.rmtree(name)
     else:
-        os.unlink(name)
+        path.unlink()

@@ -80,11 +80,13 @@ def read_journal(
         return start
     except OSError as exc:
         raise JournalRefused(f"the journal cannot be opened: {exc.strerror}") from exc
-    with os.fdopen(descriptor, "rb", buffering=0) as file:
-        size = _checked_size(file.fileno(), offset)
+    try:
+        size = _checked_size(descriptor, offset)
         wanted = max(max_bytes, MAX_RECORD_BYTES + 1)
-        is_inside_line = offset > 0 and os.pread(file.fileno(), 1, offset - 1) != b"\n"
-        chunk = os.pread(file.fileno(), wanted, offset)
+        is_inside_line = offset > 0 and os.pread(descriptor, 1, offset - 1) != b"\n"
+        chunk = os.pread(descriptor, wanted, offset)
+    finally:
+        os.close(descriptor)
     is_last = final and offset + len(chunk) >= size
     return _collect(start, _pieces(chunk, is_inside_line=is_inside_line, is_last=is_last))
 

@@ -51,7 +51,7 @@ class ProcessRunner:
     isolates = False
 
     def __init__(self, root: Path) -> None:
-        self._root = root.absolute()
+        self.root = root.absolute()
 
     def ping(self) -> str:
         return f"plain processes of {os.uname().nodename}, NOT isolated"
@@ -111,8 +111,8 @@ class ProcessRunner:
             remove_tree(state)
 
     def executions(self) -> dict[str, Phase]:
-        names = os.listdir(self._root) if self._root.is_dir() else []
-        phases = {name: self.inspect(name).phase for name in names}
+        states = self.root.iterdir() if self.root.is_dir() else ()
+        phases = {state.name: self.inspect(state.name).phase for state in states}
         return {name: phase for name, phase in phases.items() if phase is not Phase.ABSENT}
 
     def _kill(self, execution: str, supervisor: Identity) -> None:
@@ -128,7 +128,7 @@ class ProcessRunner:
     def _state(self, execution: str) -> Path:
         if not _EXECUTION.fullmatch(execution):
             raise SpecificationRefused(f"not the name of an execution: {execution!r}")
-        return self._root / execution
+        return self.root / execution
 
 
 def _launch(spec: ContainerSpec, *, home: Path) -> dict[str, object]:

@@ -63,7 +63,7 @@ def _spawn(launch: dict[str, Any], lock: int) -> int:
         for name, wanted in launch["limits"].items():
             _limit(RESOURCES[name], wanted)
         os.chdir(launch["directory"])
-        os.execve(launch["command"][0], launch["command"], launch["environment"])
+        os.execve(launch["command"][0], launch["command"], launch["environment"])  # noqa: S606
     except OSError as exc:
         sys.stderr.write(f"cannot start {launch['command'][0]}: {exc}\n")
     finally:
@@ -127,7 +127,7 @@ def _write(state: str, name: str, value: Any) -> None:
         json.dump(value, file)
         file.flush()
         os.fsync(file.fileno())
-    os.rename(path + ".new", path)
+    os.replace(path + ".new", path)
 
 
 def _prctl(option: int, value: int) -> None:

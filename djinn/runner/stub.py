@@ -10,7 +10,6 @@ A brief whose command script is JSON of this shape is played; any other executio
 from __future__ import annotations
 
 import json
-import os
 import re
 import time
 from dataclasses import dataclass
@@ -77,6 +76,8 @@ class StubRunner:
         except FileExistsError:
             write_json(state / "exit.json", EXIT_ALREADY_STARTED)
             return
+        except OSError as exc:
+            raise SpecificationRefused(f"no execution directory: {exc}") from exc
         script = read_script(spec.execution_directory / BRIEF_NAME)
         write_json(state / "running.json", True)
         _play(script, spec.execution_directory / JOURNAL_NAME)
@@ -100,8 +101,8 @@ class StubRunner:
         remove_tree(self._state(execution))
 
     def executions(self) -> dict[str, Phase]:
-        names = os.listdir(self._root) if self._root.is_dir() else []
-        return {name: self.inspect(name).phase for name in names}
+        states = self._root.iterdir() if self._root.is_dir() else ()
+        return {state.name: self.inspect(state.name).phase for state in states}
 
     def _state(self, execution: str) -> Path:
         if not _EXECUTION.fullmatch(execution):
