@@ -68,7 +68,7 @@ def _read_text(command: list[str], git_dir: Path, *, max_bytes: int, lock: int) 
 
 
 def _files(output: bytes) -> tuple[FileChange, ...]:
-    """Git writes all `--raw` pairs first (`:modes ids LETTER`, path), then the `--numstat` lines (`n<TAB>n<TAB>path`)."""
+    """Git writes the pairs of `--raw` first (`:modes ids LETTER`, path), then a `n<TAB>n<TAB>path` a file."""
     fields = [field for field in output.split(b"\0") if field]
     changes: dict[bytes, Change] = {}
     files: list[FileChange] = []

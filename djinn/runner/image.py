@@ -69,8 +69,8 @@ def build_image(
 ) -> str:
     """Build the image and return its id; raises `BuildFailed`, `ImageMissing` (the base) or `RunnerUnavailable`.
 
-    `context` is `runtime_image/`. `extra_certificates` is a PEM file or a folder of `*.crt` that the image trusts on top of
-    those in `context/certificates`. `network` is the one that the build's commands use: the engine's default, or "host".
+    `context` is `runtime_image/`. `extra_certificates` is a PEM file or a folder of `*.crt` that the image trusts beside
+    those in `context/certificates`. `network` is what the build's commands use: the engine's default, or "host".
     """
     ensure_base(base, log)
     labels = {
@@ -130,7 +130,7 @@ def image_digest(context: Path, base: str, extra_certificates: Path | None) -> s
 
 
 def _archive(context: Path, extra_certificates: Path | None) -> bytes:
-    """The build context as a tar file that depends on names and bytes only, so that the engine's cache finds it again."""
+    """The build context as a tar file that depends on names and bytes only, so that the engine's cache knows it."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as archive:
         for name, content in _files(context, extra_certificates):

@@ -68,8 +68,8 @@ def read_journal(
 ) -> Batch:
     """The whole lines from byte `offset` on; `count` is the number of the last good record before it.
 
-    `final` also takes a last line without newline. Behind a `finished` record everything is garbage; a caller that reads
-    on hands `is_finished` of the last batch back. Raises `JournalRefused`.
+    `final` also takes a last line without newline. Behind a `finished` record everything is garbage; who reads on hands
+    `is_finished` of the last batch back. Raises `JournalRefused`.
     """
     start = Batch(entries=(), offset=offset, count=count, is_finished=is_finished)
     try:

@@ -175,7 +175,7 @@ def _run_supervisor(state: Path, lock: int) -> None:
 
 @contextmanager
 def _lock(state: Path) -> Iterator[int]:
-    """Hold the execution's lock. A supervisor that is being started holds a copy until its processes are written down."""
+    """Hold the execution's lock. A supervisor that starts holds a copy until its processes are written down."""
     deadline = time.monotonic() + LOCK_SECONDS
     while True:
         state.mkdir(parents=True, exist_ok=True)

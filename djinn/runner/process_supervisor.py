@@ -1,7 +1,7 @@
 """The process that stands over one execution of the process runner, as the engine's shim stands over a container.
 
-Run as `python3 -I -S process_supervisor.py STATE_DIRECTORY LOCK_FD` by `djinn.runner.process`; standard library only. It
-leaves its parent behind, becomes the foster parent of every orphan below it, so that no descendant gets away, hands
+Run as `python3 -I -S process_supervisor.py STATE_DIRECTORY LOCK_FD` by `djinn.runner.process`; standard library only.
+It leaves its parent behind, becomes the foster parent of every orphan below it, so that no descendant gets away, hands
 SIGTERM on to its child, and writes the child's exit code once everything below it is dead. The inherited lock is let go
 when `process.json` is written: whoever holds the lock therefore sees either that file or an execution that never began.
 """

@@ -1,7 +1,7 @@
 """The workspace of a run: the tree that containers see, and its snapshots in a repository that they do not see.
 
 Git on the host never asks the tree what to do: no hooks, filters, text conversions, file system monitors or submodules
-of it take effect, and no repository inside the tree is opened. The tests in `tests/runner/test_workspace_inert.py` prove it.
+of it take effect. The tests in `tests/runner/test_workspace_inert.py` prove it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 class Workspace:
     """One directory a run: `tree` is mounted into containers, `snapshots.git` and `lock` are the host's.
 
-    `owner` is the uid and gid that containers write with. Every verb holds the lock; an instance is not for two threads.
+    `owner` is the uid and gid that containers write with. Every verb holds the lock; one instance a thread.
     """
 
     def __init__(self, root: Path, *, owner: tuple[int, int] | None) -> None:
