@@ -255,7 +255,7 @@ class DockerRunner:
         return docker.APIClient(base_url=self._url, version=version, timeout=timeout)
 
     def _check_socket(self) -> None:
-        """Raise OSError when nobody listens on the engine's Unix socket; another kind of address is left to the client."""
+        """Raise OSError when nobody listens on the engine's Unix socket; another kind of address is the client's."""
         if self._url.startswith("unix://"):
             with socket.socket(socket.AF_UNIX) as probe:
                 probe.settimeout(self._timeout_seconds)

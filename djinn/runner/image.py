@@ -69,8 +69,8 @@ def build_image(
 ) -> str:
     """Build the image and return its id; raises `BuildFailed`, `ImageMissing` (the base) or `RunnerUnavailable`.
 
-    `context` is `runtime_image/`. `extra_certificates` is a PEM file or a folder of `*.crt` that the image trusts beside
-    those in `context/certificates`. `network` is what the build's commands use: the engine's default, or "host".
+    `context` is `runtime_image/`. `extra_certificates` is a PEM file or a folder of `*.crt` that the image trusts
+    beside those in `context/certificates`. `network` is what the build's commands use: the engine's default, or "host".
     """
     ensure_base(base, log)
     labels = {

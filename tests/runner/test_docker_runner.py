@@ -376,7 +376,7 @@ def test_an_engine_with_a_passing_trouble_is_unavailable(engine_that_refuses: Re
 class PrivateEngine:
     """A Docker engine of the test's own, which may be killed.
 
-    It has a network namespace of its own: an engine that starts without a bridge deletes the `docker0` of its neighbour.
+    It has a network namespace of its own: an engine that starts without a bridge deletes its neighbour's `docker0`.
     """
 
     def __init__(self, directory: Path) -> None:

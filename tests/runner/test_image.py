@@ -25,7 +25,8 @@ def context(tmp_path: Path, docker_engine: str) -> Iterator[Path]:
     for folder in ("certificates", "djinn_runtime"):
         (place / folder).mkdir(parents=True)
     (place / "Dockerfile").write_text(
-        "ARG BASE_IMAGE=scratch\nFROM ${BASE_IMAGE}\nCOPY certificates/ /certificates/\nCOPY djinn_runtime /djinn_runtime\n"
+        "ARG BASE_IMAGE=scratch\nFROM ${BASE_IMAGE}\n"
+        "COPY certificates/ /certificates/\nCOPY djinn_runtime /djinn_runtime\n"
     )
     (place / "packages.txt").write_text("")
     (place / "certificates" / "README.md").write_text("")

@@ -23,7 +23,8 @@ def git(directory: Path, *arguments: str) -> None:
 
 def every_setting(repository: Path, bait: str) -> None:
     settings = [
-    names = "pre-commit post-commit post-checkout post-index-change reference-transaction post-rewrite"
+        "core.fsmonitor", "core.sshCommand", "core.editor", "core.pager", "core.askPass", "core.gitProxy",
+        "gpg.program",
         "diff.external", "diff.trap.command", "diff.trap.textconv", "filter.trap.clean", "filter.trap.smudge",
         "filter.trap.process", "merge.trap.driver", "uploadpack.packObjectsHook", "credential.helper", "alias.ls-files",
         "submodule.inner.update", "core.alternateRefsCommand",
