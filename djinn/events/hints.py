@@ -27,36 +27,35 @@ def send(stream: str) -> None:
 
 
 class _Sender:
-    """The process's one sending thread, started at the first hint."""
+    """The process's one sending thread with its event loop, started at the first hint. A daemon: it holds nobody up."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._waiting: set[str] = set()
-        self._wake = threading.Event()
-        self._thread: threading.Thread | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._wake = asyncio.Event()
 
     def ring(self, stream: str) -> None:
         with self._lock:
             self._waiting.add(stream)
-            if self._thread is None or not self._thread.is_alive():
-                self._thread = threading.Thread(target=self._run, name="hints", daemon=True)
-                self._thread.start()
-        self._wake.set()
+            if self._loop is None:
+                self._loop = asyncio.new_event_loop()
+                threading.Thread(target=self._run, args=(self._loop,), name="hints", daemon=True).start()
+            self._loop.call_soon_threadsafe(self._wake.set)
 
-    def _run(self) -> None:
-        asyncio.run(self._send_for_ever())
+    def _run(self, loop: asyncio.AbstractEventLoop) -> None:
+        loop.run_until_complete(self._send_for_ever())
 
     async def _send_for_ever(self) -> None:
-        layer = get_channel_layer()
         warned = 0.0
         while True:
-            await asyncio.to_thread(self._wake.wait)
+            await self._wake.wait()
             self._wake.clear()
             with self._lock:
                 streams, self._waiting = sorted(self._waiting), set()
             try:
                 async with asyncio.timeout(2):
-                    await layer.group_send(GROUP, {"type": "streams.more", "streams": streams})
+                    await get_channel_layer().group_send(GROUP, {"type": "streams.more", "streams": streams})
             except Exception as exc:  # the edge of this thread: a lost hint costs a viewer 2 s, a dead thread all hints
                 if time.monotonic() > warned + WARN_EVERY_SECONDS:
                     warned = time.monotonic()

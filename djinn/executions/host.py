@@ -64,3 +64,11 @@ def collect(runner: Runner) -> int:
 def _missing_is_fine(function: object, path: str, info: tuple[type[BaseException], BaseException, object]) -> None:
     if not isinstance(info[1], FileNotFoundError):
         raise info[1]
+
+
+def remove_all_containers(runner: Runner) -> int:
+    """Stop and remove every container of this installation on this host; how many were running."""
+    phases = runner.executions()
+    for key in phases:
+        runner.remove(key)
+    return sum(1 for phase in phases.values() if phase is Phase.RUNNING)

@@ -7,10 +7,12 @@ taken. A broker that does not answer costs a caller a few seconds, not an error.
 from __future__ import annotations
 
 import structlog
-from celery import Signature, chain, signature
+from celery import Signature, chain
 from celery.exceptions import OperationalError as BrokerError
 from django.db import transaction
 from kombu.exceptions import OperationalError as KombuError
+
+from djinn.celery import app
 
 log = structlog.get_logger(__name__)
 
@@ -51,7 +53,7 @@ def agents_queue(host: str) -> str:
 
 
 def _task(name: str, pk: int, queue: str) -> Signature:
-    return signature(name, args=(pk,), immutable=True).set(queue=queue)
+    return app.signature(name, args=(pk,), immutable=True).set(queue=queue)
 
 
 def _on_commit(message: Signature) -> None:

@@ -76,7 +76,7 @@ class Installation:
         """Create the folders; the sockets' folder is open to containers' users, everything else to us alone."""
         self.home.mkdir(parents=True, exist_ok=True)
         self.sockets.mkdir(mode=0o711, parents=True, exist_ok=True)
-        for directory in (self.executions, self.workspaces, self.logs, self.gateway_directory):
+        for directory in (self.executions, self.workspaces, self.logs, self.gateway_directory, self.home / "static"):
             directory.mkdir(mode=0o711, parents=True, exist_ok=True)
 
     def secret_key(self) -> str:

@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -88,11 +88,13 @@ class Supervisor:
                 child.pause = min(child.pause * 2, LONGEST_PAUSE_SECONDS)
                 child.popen, child.started = self._spawn(child.process), time.monotonic()
 
-    def stop(self) -> None:
-        """Stop the children, the last one started first; one that does not go in time is killed."""
-        for child in reversed(self._children.values()):
-            self._stop_child(child)
-        self._children.clear()
+    def stop(self, *, but: Collection[str] = ()) -> None:
+        """Stop the children, all at once, except for the named ones; one that does not go in time is killed."""
+        leaving = [self._children.pop(name) for name in reversed(list(self._children)) if name not in but]
+        for child in leaving:
+            child.popen.send_signal(child.process.stop_signal)
+        for child in leaving:
+            self._await_end(child)
 
     def pid(self, name: str) -> int:
         """The process id of a child now."""
@@ -117,9 +119,8 @@ class Supervisor:
     def _die_with_parent(self, stop_signal: int) -> None:
         self._libc.prctl(PR_SET_PDEATHSIG, stop_signal, 0, 0, 0)
 
-    def _stop_child(self, child: _Child) -> None:
+    def _await_end(self, child: _Child) -> None:
         try:
-            child.popen.send_signal(child.process.stop_signal)
             child.popen.wait(child.process.stop_seconds)
         except subprocess.TimeoutExpired:
             log.warning("process_killed", name=child.process.name, after_seconds=child.process.stop_seconds)

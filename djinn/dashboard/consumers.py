@@ -1,0 +1,106 @@
+"""The socket of a run's page."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from importlib import import_module
+
+import structlog
+from channels.auth import get_user
+from channels.db import database_sync_to_async
+from channels.generic.websocket import AsyncWebsocketConsumer
+from django.conf import settings
+from django.http import QueryDict
+
+from djinn.dashboard.live import figures, next_batch
+from djinn.events.access import may_read
+from djinn.events.watch import watcher_of_this_loop
+
+log = structlog.get_logger(__name__)
+
+BAD_CURSOR, NOT_LOGGED_IN, NOT_ALLOWED = 4400, 4401, 4403
+HEARTBEAT_SECONDS = 15.0
+"""After so long a silence the figures are sent again: the page knows by it that the connection is alive."""
+CHECK_SECONDS = 60.0
+RETRY_SECONDS = 1.0
+
+
+class RunConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # channels has no types
+    """Sends what happens in a run behind `?after=`, for as long as the person may read it."""
+
+    feeding: asyncio.Task[None] | None = None
+
+    async def connect(self) -> None:
+        """Accept, so that the browser is told the code when it is then refused."""
+        await self.accept()
+        self.run_id = int(self.scope["url_route"]["kwargs"]["run_id"])
+        after = _cursor(self.scope["query_string"])
+        self.after = after or 0
+        self.checked = time.monotonic()
+        refusal = await self._refusal() or (BAD_CURSOR if after is None else 0)
+        if refusal:
+            await self.close(code=refusal)
+        else:
+            self.feeding = asyncio.create_task(self._feed())
+
+    async def disconnect(self, code: int) -> None:
+        if self.feeding is not None:
+            self.feeding.cancel()
+
+    async def _feed(self) -> None:
+        """Follow the run until the socket closes; a database that is away is asked again after a pause."""
+        while True:
+            try:
+                await self._follow()
+                return
+            except Exception as exc:  # the consumer's edge: the viewer waits where they are
+                log.warning("run_not_followed", run=self.run_id, after=self.after, error=str(exc))
+                await asyncio.sleep(RETRY_SECONDS)
+
+    async def _follow(self) -> None:
+        with watcher_of_this_loop().watch(f"run-{self.run_id}") as more:
+            while True:
+                if not await self._may_go_on():
+                    return
+                more.clear()
+                batch = await database_sync_to_async(next_batch)(self.run_id, self.after, time.monotonic())
+                if batch is None:
+                    await self.send(text_data=await database_sync_to_async(figures)(self.run_id))
+                else:
+                    await self.send(text_data=batch.html)  # the next is read only when this one is sent
+                    self.after = batch.seq
+                if batch is None or not batch.has_more:
+                    await _wait(more, HEARTBEAT_SECONDS)
+
+    async def _may_go_on(self) -> bool:
+        if time.monotonic() < self.checked + CHECK_SECONDS:
+            return True
+        self.checked = time.monotonic()
+        refusal = await self._refusal()
+        if refusal:
+            await self.close(code=refusal)
+        return not refusal
+
+    async def _refusal(self) -> int:
+        """Why the socket must be closed, 0 if it need not. Session, person and role are read anew."""
+        session = import_module(settings.SESSION_ENGINE).SessionStore(self.scope["session"].session_key)
+        user = await get_user({"session": session})
+        if not user.is_authenticated:
+            return NOT_LOGGED_IN
+        is_allowed = await database_sync_to_async(may_read)(user, f"run-{self.run_id}")
+        return 0 if is_allowed else NOT_ALLOWED
+
+
+async def _wait(more: asyncio.Event, seconds: float) -> None:
+    try:
+        async with asyncio.timeout(seconds):
+            await more.wait()
+    except TimeoutError:
+        return
+
+
+def _cursor(query: bytes) -> int | None:
+    """The number in `?after=`, 0 without it, None when it is none."""
+    text = QueryDict(query.decode("ascii", "replace")).get("after", "0")
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 19 else None

@@ -1,0 +1,69 @@
+"""How the pages write durations, sums and counts."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+from django import template
+
+register = template.Library()
+
+
+@register.filter
+def duration(value: timedelta | None) -> str:
+    """`0.4 s`, `12 s`, `3 min 05 s`, `2 h 07 min`; empty before the start."""
+    if value is None:
+        return ""
+    seconds = max(value.total_seconds(), 0)
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(int(seconds), 60)
+    if minutes < 1:
+        return f"{rest} s"
+    return f"{minutes} min {rest:02} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02} min"
+
+
+@register.filter
+def dollars(value: Decimal | None) -> str:
+    """`$1.25`, more places for small sums; `unknown` for None."""
+    if value is None:
+        return "unknown"
+    return f"${value:,.2f}" if value >= 1 or not value else f"${value:,.4f}"
+
+
+@register.filter
+def whole(value: int) -> str:
+    """`1,234,567`."""
+    return f"{value:,}"
+
+
+@register.filter
+def moment(value: datetime | None) -> str:
+    """`2025-11-22 14:02:11 UTC`; empty for None."""
+    return f"{value:%Y-%m-%d %H:%M:%S} UTC" if value else ""
+
+
+@register.filter
+def clock(value: datetime) -> str:
+    """`14:02:11`, in UTC."""
+    return f"{value:%H:%M:%S}"
+
+
+@register.filter
+def iso(value: datetime) -> str:
+    """ISO 8601, for machines."""
+    return value.isoformat()
+
+
+@register.filter
+def at(values: dict[int, Any], key: int) -> Any:
+    """The value of that key, None if there is none."""
+    return values.get(key)
+
+
+@register.filter
+def spaced(name: str) -> str:
+    """`tool_call` as `Tool call`."""
+    return name.replace("_", " ").capitalize()

@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from django.conf import settings
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+from rich.console import Console
+
+from djinn.core.errors import UserError
+from djinn.core.installation.boot import boot
+from djinn.core.installation.processes import ProcessFailed
+from djinn.core.installation.stack import Stack, free_port, is_running
+from djinn.runs.selectors import RunView
+from djinn.runs.services import start_run
+from djinn.runs.terminal import follow, has_succeeded, print_result
+
+PACKAGE = "repositories/wordstats"
+TEST_COMMAND = (sys.executable, "-B", "-m", "unittest", "discover", "-s", "tests", "-t", ".")
+TEST_STEP = "TEST"
+
+
+class Command(BaseCommand):
+    help = "Starts the stack unless it runs already, runs the pipeline `demo`, shows it and its result, and stops."
+    requires_system_checks = ()
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("--model", default="", metavar="PROVIDER/NAME", help="a real model instead of the script")
+        parser.add_argument("--port", type=int, default=8000)
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        console = Console()
+        check_tests_fail(settings.PIPELINES_DIRECTORY / PACKAGE)
+        console.print("The tests of the package fail, as they should before the run.")
+        try:
+            with ExitStack() as exit_stack:
+                url = _ensure_up(exit_stack, port=options["port"], say=self.stdout.write)
+                run = start_run(pipeline_id="demo", inputs={}, model=options["model"])
+                view = follow(run, console)
+                print_result(view, console, url=url)
+                if not has_succeeded(view):
+                    raise CommandError(f"The demo's run {run.pk} {view.row.status}.")
+                check_tests_passed(view)
+                console.print("The tests of the package pass now, on exactly what the run left.")
+                console.print("[dim]`make up` starts the same stack again and shows the page.[/]")
+        except UserError as exc:
+            raise CommandError(exc.message) from exc
+        except ProcessFailed as exc:
+            raise CommandError(str(exc)) from exc
+
+
+def check_tests_fail(package: Path) -> None:
+    """Run the shipped package's tests here; raises `CommandError` unless they fail."""
+    result = subprocess.run(TEST_COMMAND, cwd=package, capture_output=True, timeout=60, check=False)
+    if result.returncode == 0:
+        raise CommandError(f"The tests of {package} pass already: the demo has nothing to mend.")
+
+
+def check_tests_passed(view: RunView) -> None:
+    """Raise `CommandError` unless the last step TEST passed on the very tree that the run left, and that tree is a new one.
+
+    The tests ran in the step's container: what agents wrote is never run on the host.
+    """
+    tests = [step for step in view.steps if step.row.step == TEST_STEP and step.execution is not None]
+    last = view.steps[-1].execution
+    if not tests or last is None or tests[-1].row.outputs.get("TESTS") != "pass":
+        raise CommandError("The run succeeded without its tests having passed.")
+    tested = tests[-1].execution
+    if tested is None or tested.result_snapshot != last.result_snapshot:
+        raise CommandError("What the run left is not what its tests ran on.")
+    if last.result_snapshot == last.origin_snapshot:
+        raise CommandError("The run changed nothing.")
+
+
+def _ensure_up(exit_stack: ExitStack, *, port: int, say: Any) -> str:
+    """The URL of the running stack, started here when there is none."""
+    if is_running(settings.INSTALLATION):
+        say("Using the stack that is running already.")
+        return settings.BASE_URL
+    stack = exit_stack.enter_context(Stack(settings.INSTALLATION, port=free_port(port), host_name=settings.HOST_NAME))
+    boot(stack, say=say)
+    return stack.url

@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+from typing import Any
+
+from django.conf import settings
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+from rich.console import Console
+
+from djinn.core.errors import UserError
+from djinn.core.installation import servers
+from djinn.runs.services import start_run
+from djinn.runs.terminal import follow, has_succeeded, print_result
+
+NOT_UP = "The database does not answer. Is Djinn up? Start it with `make up` in another terminal."
+
+
+class Command(BaseCommand):
+    help = "Starts a run of a pipeline. With --follow, shows it until it ends and exits 1 unless it succeeded."
+    requires_system_checks = ()
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("pipeline")
+        parser.add_argument("--input", action="append", default=[], metavar="NAME=VALUE", help="an input; may be repeated")
+        parser.add_argument("--model", default="", metavar="PROVIDER/NAME", help="for all agents, instead of their own")
+        parser.add_argument("--follow", action="store_true", help="show the run as it happens")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        if not servers.postgres_answers(present_database_url()):
+            raise CommandError(NOT_UP)
+        inputs = dict(_pair(text) for text in options["input"])
+        try:
+            run = start_run(pipeline_id=options["pipeline"], inputs=inputs, model=options["model"])
+        except UserError as exc:
+            lines = [exc.message, *(f"  {name}: {text}" for name, text in exc.details.items())]
+            raise CommandError("\n".join(lines)) from exc
+        self.stdout.write(f"Run {run.pk}: {settings.BASE_URL}/runs/{run.pk}/")
+        if not options["follow"]:
+            return
+        console = Console()
+        try:
+            view = follow(run, console)
+        except KeyboardInterrupt as exc:
+            raise CommandError(f"Run {run.pk} goes on without you.", returncode=130) from exc
+        print_result(view, console, url=settings.BASE_URL)
+        if not has_succeeded(view):
+            raise CommandError(f"Run {run.pk} {view.row.status}.")
+
+
+def present_database_url() -> str:
+    """The database of this installation, as a libpq connection string."""
+    from django.db import connection
+
+    parameters = connection.get_connection_params()
+    wanted = ("host", "port", "user", "password", "dbname")
+    return " ".join(f"{name}='{parameters[name]}'" for name in wanted if parameters.get(name))
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals or not name:
+        raise CommandError(f"--input {text!r}: write NAME=VALUE.")
+    return name, value
