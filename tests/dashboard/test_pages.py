@@ -188,13 +188,12 @@ def test_other_values_from_the_same_page_make_another_run(browse: Browser, opera
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("who", ""), ("times", "two"), ("tone", "rude"), ("loud", "perhaps"), ("who", "x\ud800"), ("who", "a" * 300_000)],
+    [("who", ""), ("times", "two"), ("tone", "rude"), ("loud", "perhaps"), ("who", "x\x00"), ("who", "a" * 300_000)],
 )
 def test_a_wrong_input_is_told_at_its_field(
     browse: Browser, operator: User, greeting: Path, field: str, value: str
 ) -> None:
-    body = _filled() | {f"input-{field}": value.encode("utf-8", "surrogatepass")}
-    answer = browse(operator).post("/start/greeting/", body)
+    answer = browse(operator).post("/start/greeting/", _filled() | {f"input-{field}": value})
     assert (answer.status_code, f'id="id_input-{field}_error"' in answer.content.decode()) == (400, True)
 
 
