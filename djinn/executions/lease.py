@@ -12,11 +12,13 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any
 
 import structlog
 from django.conf import settings
 from django.db import connection, models
+from django.db.models.functions import Coalesce
 
 from djinn.core.database import released
 from djinn.core.errors import AppError
@@ -151,9 +153,16 @@ class Keeper:
 
 def unattended(older_than_seconds: float) -> models.QuerySet[Execution]:
     """Open executions whose lease ran out that long ago, or that nobody claimed for that long."""
-    limit = DatabaseClock() - models.Value(_interval(older_than_seconds), output_field=models.DurationField())
+    limit = DatabaseClock() - models.Value(timedelta(seconds=older_than_seconds), output_field=models.DurationField())
     never = models.Q(lease_expires_at=None, created_at__lt=limit)
     return Execution.objects.filter(never | models.Q(lease_expires_at__lt=limit), status__in=OPEN)
+
+
+def seconds_since_start(execution_id: int) -> float:
+    """How long ago the execution became ready, or was created, by the database's clock."""
+    begun = Coalesce("ready_at", "created_at")
+    row = Execution.objects.annotate(age=DatabaseClock() - begun).values_list("age", flat=True).get(pk=execution_id)
+    return float(row.total_seconds())
 
 
 class DatabaseClock(models.Func):
@@ -165,12 +174,6 @@ class DatabaseClock(models.Func):
 
 def _valid_until(asked: float) -> float:
     return asked + settings.LEASE_SECONDS - settings.LEASE_MARGIN_SECONDS
-
-
-def _interval(seconds: float) -> Any:
-    from datetime import timedelta
-
-    return timedelta(seconds=seconds)
 
 
 keeper = Keeper()

@@ -62,6 +62,8 @@ class Execution(models.Model):
     """Bytes of the journal that are in the log."""
     journal_count = models.BigIntegerField(default=0)
     """Number of the last record that is in the log."""
+    journal_garbage = models.PositiveIntegerField(default=0)
+    """How many lines of it were no records."""
     outcome = models.JSONField(null=True)
     """Data of the journal's record `finished`, once it was read."""
     exit_code = models.IntegerField(null=True)

@@ -18,10 +18,12 @@ from djinn.executions.models import Execution
 from djinn.executions.places import execution_directory
 from djinn.executions.states import ExecutionStatus
 from djinn.executions.tokens import token_of
-from djinn.runner.journal import Batch, Entry, read_journal
+from djinn.runner.journal import Batch, Entry, JournalRefused, read_journal
 from runtime_image.djinn_runtime.protocol import JOURNAL_NAME
 
 HIDDEN = "[hidden]"
+MOST_GARBAGE = 2000
+"""Lines that are no records, in one journal: a hostile one could hold millions of empty ones."""
 
 
 class Relay:
@@ -49,6 +51,8 @@ class Relay:
         if not batch.entries:
             return False
         columns = self._columns(batch)
+        if columns["journal_garbage"] > MOST_GARBAGE:
+            raise JournalRefused(f"the journal holds more than {MOST_GARBAGE} lines that are no records")
         events = [self._event(entry) for entry in batch.entries]
         with transaction.atomic():
             self._lease.write(**columns)
@@ -63,7 +67,12 @@ class Relay:
             pass
 
     def _columns(self, batch: Batch) -> dict[str, Any]:
-        columns: dict[str, Any] = {"journal_offset": batch.offset, "journal_count": batch.count}
+        garbage = self._execution.journal_garbage + sum(entry.is_garbage for entry in batch.entries)
+        columns: dict[str, Any] = {
+            "journal_offset": batch.offset,
+            "journal_count": batch.count,
+            "journal_garbage": garbage,
+        }
         for entry in batch.entries:
             if entry.is_garbage:
                 continue

@@ -13,7 +13,7 @@ from djinn.core.database import released
 from djinn.events.log import NewEvent, append
 from djinn.executions.conclude import conclude
 from djinn.executions.launch import launch
-from djinn.executions.lease import Fenced, Lease, keeper
+from djinn.executions.lease import Fenced, Lease, keeper, seconds_since_start
 from djinn.executions.models import Execution
 from djinn.executions.relay import Relay, release_connection
 from djinn.executions.states import Reason
@@ -30,6 +30,7 @@ ENGINE_PATIENCE_SECONDS = 60.0
 """How long an engine may be away when a container has to be started, before the step is given back to be tried again."""
 DEADLINE_GRACE_SECONDS = 10.0
 EXIT_GRACE_SECONDS = 5.0
+MOST_HALVES = 4
 
 stopping = threading.Event()
 """Set when this worker shuts down: every supervision lets go of its container at once and leaves it running."""
@@ -69,6 +70,8 @@ class _Supervision:
         self.stop_reason = self.execution.stop_reason
         self._grew = self._inspected = time.monotonic()
         self._deadline = 0.0
+        self._halves = 0
+        self._has_told = False
 
     def run(self) -> None:
         """Launch, relay, conclude; what goes wrong on the way becomes the execution's ending."""
@@ -114,11 +117,15 @@ class _Supervision:
         self._see_exit()
 
     def _has_ended(self) -> bool:
-        """Whether the container is not running, asked every second and a half; an engine that is away says nothing."""
-        if self.state.phase is Phase.RUNNING and time.monotonic() - self._inspected > INSPECT_SECONDS:
+        """Whether the container is gone, asked every second and a half; an engine that is away says nothing.
+
+        One that was started and is still only created was lost by its engine: it counts as gone after a few looks.
+        """
+        if time.monotonic() - self._inspected > INSPECT_SECONDS:
             self._inspected = time.monotonic()
             self._inspect()
-        return self.state.phase in {Phase.EXITED, Phase.ABSENT}
+            self._halves = self._halves + 1 if self.state.phase is Phase.CREATED else 0
+        return self.state.phase in {Phase.EXITED, Phase.ABSENT} or self._halves >= MOST_HALVES
 
     def _inspect(self) -> None:
         try:
@@ -150,9 +157,8 @@ class _Supervision:
     def _seconds_left(self) -> float:
         """Until the deadline, with a grace: the runtime inside ends the work first, and tells why."""
         with released():
-            row = Execution.objects.only("ready_at", "created_at").get(pk=self.execution.pk)
-        begun = (row.ready_at or row.created_at).timestamp()
-        return max(0.0, begun + self.execution.timeout_seconds + DEADLINE_GRACE_SECONDS - time.time())
+            age = seconds_since_start(self.execution.pk)
+        return max(0.0, self.execution.timeout_seconds + DEADLINE_GRACE_SECONDS - age)
 
     def _pause(self, seconds: float) -> None:
         """Wait, unless something wants attention. Raises `Fenced`, or `_Detached` when this worker shuts down."""
@@ -166,7 +172,7 @@ class _Supervision:
     def _tell(self, text: str, error: str) -> None:
         """Say once in the run's log what an operator would want to know; every time in our own."""
         log.warning("engine_away", error=error)
-        if not getattr(self, "_told", False):
-            self._told = True
+        if not self._has_told:
+            self._has_told = True
             with released(), transaction.atomic():
                 append(self.execution.stream, [NewEvent("notice", {"text": f"{text} ({error})", **self.execution.tags})])
