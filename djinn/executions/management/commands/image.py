@@ -4,11 +4,14 @@ import os
 from pathlib import Path
 from typing import Any
 
+import structlog
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
 from djinn.runner.base import RunnerError
 from djinn.runner.image import ensure_image
+
+log = structlog.get_logger(__name__)
 
 
 class Command(BaseCommand):
@@ -27,8 +30,9 @@ class Command(BaseCommand):
                 base=os.environ.get("DJINN_BASE_IMAGE", "debian:bookworm-slim"),
                 extra_certificates=Path(certificates) if certificates else None,
                 network=os.environ.get("DJINN_BUILD_NETWORK"),
-                log=self.stdout.write,
+                log=self.stdout.write if options["verbosity"] else log.debug,
             )
         except RunnerError as exc:
             raise CommandError(str(exc)) from exc
-        self.stdout.write(f"Image {settings.DEFAULT_IMAGE} is {image[:19]}.")
+        if options["verbosity"]:
+            self.stdout.write(f"Image {settings.DEFAULT_IMAGE} is {image[:19]}.")
