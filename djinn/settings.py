@@ -189,7 +189,7 @@ TIME_ZONE = "UTC"
 # --- Djinn itself -----------------------------------------------------------------------------------------------------
 PIPELINES_DIRECTORY = Path(env.str("DJINN_PIPELINES", default=str(BASE_DIR / "pipelines"))).resolve()
 AGENTS_DIRECTORY = Path(env.str("DJINN_AGENTS", default=str(BASE_DIR / "agents"))).resolve()
-RUNTIME_DIRECTORY = BASE_DIR / "runtime_image"
+RUNTIME_DIRECTORY = Path(env.str("DJINN_RUNTIME", default=str(BASE_DIR / "runtime_image"))).resolve()
 RUNNER = env.str("DJINN_RUNNER", default="auto")
 INSTALLATION_NAME = env.str("DJINN_INSTALLATION", default="") or hashlib.sha256(SECRET_KEY.encode()).hexdigest()[:12]
 HOST_NAME = env.str("DJINN_HOST_NAME", default=socket.gethostname())

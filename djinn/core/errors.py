@@ -1,12 +1,12 @@
 """The tree of errors.
 
-    DjinnError
-    ├── UserError          the caller can mend it; the text is for them (HTTP 400)
-    │   ├── NotFound       what was asked for does not exist, or is not theirs to see (404)
-    │   ├── Forbidden      they may see it but not do this (403)
-    │   └── Conflict       the present state does not allow it (409)
-    └── AppError           we or a neighbour broke; the text is for the log, the user sees a reference (HTTP 500)
-        └── OutsideError   a call to the outside failed; `permanent` tells whether asking again can help (502)
+DjinnError
+├── UserError          the caller can mend it; the text is for them (HTTP 400)
+│   ├── NotFound       what was asked for does not exist, or is not theirs to see (404)
+│   ├── Forbidden      they may see it but not do this (403)
+│   └── Conflict       the present state does not allow it (409)
+└── AppError           we or a neighbour broke; the text is for the log, the user sees a reference (HTTP 500)
+    └── OutsideError   a call to the outside failed; `permanent` tells whether asking again can help (502)
 """
 
 from __future__ import annotations
@@ -58,7 +58,9 @@ class AppError(DjinnError):
 class OutsideError(AppError):
     """A call to the outside failed."""
 
-    def __init__(self, message: str, *, permanent: bool, status: int = 502, retry_after_seconds: float | None = None) -> None:
+    def __init__(
+        self, message: str, *, permanent: bool, status: int = 502, retry_after_seconds: float | None = None
+    ) -> None:
         super().__init__(message)
         self.permanent = permanent
         self.status = status

@@ -19,7 +19,9 @@ SHARED: list[Processor] = [
 
 def configure_logging(*, level: str, as_json: bool) -> None:
     """Send structlog's and everybody else's records to stderr, as JSON lines or as text for a person."""
-    renderer: Processor = structlog.processors.JSONRenderer() if as_json else structlog.dev.ConsoleRenderer(colors=False)
+    renderer: Processor = (
+        structlog.processors.JSONRenderer() if as_json else structlog.dev.ConsoleRenderer(colors=False)
+    )
     structlog.configure(
         processors=[
             structlog.stdlib.filter_by_level,

@@ -55,17 +55,29 @@ def find_provider(name: str, *, environment: Mapping[str, str] | None = None) ->
     if name == ScriptedProvider.name:
         return ScriptedProvider(settings.PIPELINES_DIRECTORY / "scripts")
     values = os.environ if environment is None else environment
-    prefix = f"DJINN_PROVIDER_{name.upper().replace('-', '_')}"
-    url, key_variable = KNOWN.get(name, ("", f"{prefix}_KEY"))
-    url = values.get(f"{prefix}_URL", url)
-    key = values.get(f"{prefix}_KEY") or values.get(key_variable, "")
-    if not url:
-        raise UserError(f"There is no provider {name!r}. Known: {', '.join(['scripted', *KNOWN])}; or set {prefix}_URL.")
-    if not key and f"{prefix}_URL" not in values:
-        raise UserError(f"Provider {name!r} has no key: set {key_variable} in Djinn's environment.")
+    url, key_variable = _place(name, values)
+    key = values.get(f"{_prefix(name)}_KEY") or values.get(key_variable, "")
+    if not key and f"{_prefix(name)}_URL" not in values:
+        raise UserError(f"Provider {name!r} has no key: set {key_variable} in the gateway's environment.")
     return CompatibleProvider(name, base_url=url, key=key)
 
 
 def check_model(text: str) -> None:
-    """Raise `UserError` unless the text names a model of a provider that is set up."""
-    find_provider(parse_model(text).provider)
+    """Raise `UserError` unless the text names a model of a known provider. Only the gateway has to know its key."""
+    name = parse_model(text)
+    if name.provider != ScriptedProvider.name:
+        _place(name.provider, os.environ)
+
+
+def _place(name: str, values: Mapping[str, str]) -> tuple[str, str]:
+    """The provider's base URL, and the variable that holds its key."""
+    url, key_variable = KNOWN.get(name, ("", f"{_prefix(name)}_KEY"))
+    url = values.get(f"{_prefix(name)}_URL", url)
+    if not url:
+        known = ", ".join([ScriptedProvider.name, *KNOWN])
+        raise UserError(f"There is no provider {name!r}. Known: {known}; or set {_prefix(name)}_URL.")
+    return url, key_variable
+
+
+def _prefix(name: str) -> str:
+    return f"DJINN_PROVIDER_{name.upper().replace('-', '_')}"

@@ -51,7 +51,9 @@ class ScriptedProvider:
             (name, arguments), *_ = call.items()
             function = {"name": name, "arguments": json.dumps(arguments or {})}
             identity = f"call_{_spoken(body)}_{index}"
-            yield _chunk(model, {"tool_calls": [{"index": index, "id": identity, "type": "function", "function": function}]})
+            yield _chunk(
+                model, {"tool_calls": [{"index": index, "id": identity, "type": "function", "function": function}]}
+            )
         yield _chunk(model, {}, finish="tool_calls" if calls else "stop")
         yield {**_chunk(model, {}), "choices": [], "usage": _usage(body, len(words) + 20 * len(calls))}
 
@@ -62,7 +64,9 @@ class ScriptedProvider:
         turns = visits[min(context.visit, len(visits)) - 1]
         number = _spoken(body)
         if number >= len(turns):
-            raise ProviderError(f"script {model!r} has {len(turns)} turns for this visit of {context.step}", permanent=True, status=400)
+            raise ProviderError(
+                f"script {model!r} has {len(turns)} turns for this visit of {context.step}", permanent=True, status=400
+            )
         turn: dict[str, Any] = turns[number]
         return turn
 

@@ -54,7 +54,9 @@ def check_models(pipeline: Pipeline, agents: dict[str, dict[str, Any]], *, overr
             continue
         model = model_of(step, agents[step.agent], override=override)
         if not model:
-            raise UserError(f"Step {step.id} has no model: name one in the step, in agent {step.agent!r} or in DJINN_MODEL.")
+            raise UserError(
+                f"Step {step.id} has no model: name one in the step, in agent {step.agent!r} or in DJINN_MODEL."
+            )
         check_model(model)
 
 

@@ -152,7 +152,10 @@ def _finish(run: Run, finish: Finish) -> None:
         message = f"{message} ({last.message})"
     columns = {"reason": finish.reason, "message": message[:LONGEST_MESSAGE], "ended_at": DatabaseClock()}
     if transition(run, RunStatus(finish.status), moves=RUN_MOVES, **columns):
-        append(run.stream, [NewEvent("run_finished", {"status": finish.status, "reason": finish.reason, "message": message})])
+        append(
+            run.stream,
+            [NewEvent("run_finished", {"status": finish.status, "reason": finish.reason, "message": message})],
+        )
         log.info("run_finished", run=run.pk, status=finish.status, reason=finish.reason)
 
 
@@ -182,7 +185,9 @@ def _end_step(run: Run, step_run: StepRun, status: StepStatus, **columns: Any) -
 
 def _stop_open_steps(run: Run) -> None:
     """Apply a cancel: what no worker holds ends here, the rest when its worker sees the request."""
-    for step_run in run.step_runs.select_for_update(of=("self",)).filter(status__in=STEP_OPEN).select_related("execution"):
+    for step_run in (
+        run.step_runs.select_for_update(of=("self",)).filter(status__in=STEP_OPEN).select_related("execution")
+    ):
         execution = step_run.execution
         if execution is None or drop_unclaimed(execution=execution, reason=Reason.CANCELLED):
             _end_step(run, step_run, StepStatus.CANCELLED, reason=Reason.CANCELLED, message="cancelled before it began")

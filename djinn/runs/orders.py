@@ -94,7 +94,10 @@ def _render(step_run: StepRun, text: str, names: dict[str, JSON]) -> str:
     if rendered.undefined:
         warning = f"step {step_run.step} uses names that do not exist: {', '.join(rendered.undefined)}"
         with transaction.atomic():
-            append(step_run.run.stream, [NewEvent("notice", {"text": warning, "step_run": step_run.pk, "step": step_run.step})])
+            append(
+                step_run.run.stream,
+                [NewEvent("notice", {"text": warning, "step_run": step_run.pk, "step": step_run.step})],
+            )
     return rendered.text
 
 

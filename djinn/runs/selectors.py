@@ -33,7 +33,10 @@ def may_read_stream(user: User, stream: str) -> bool:
 def history_of(run: Run) -> list[Past]:
     """The run's step runs as the flow sees them."""
     rows = run.step_runs.order_by("number").values_list("step", "visit", "attempt", "status", "reason", "outputs")
-    return [Past(step, visit, attempt, Status(status), reason, outputs) for step, visit, attempt, status, reason, outputs in rows]
+    return [
+        Past(step, visit, attempt, Status(status), reason, outputs)
+        for step, visit, attempt, status, reason, outputs in rows
+    ]
 
 
 def attempt_before(step_run: StepRun) -> StepRun | None:

@@ -73,7 +73,9 @@ def cancel_run(*, run: Run, user: User | None = None) -> Run:
     if locked.is_final:
         raise Conflict(f"Run {run.pk} has ended already: {locked.get_status_display().lower()}.")
     if locked.cancel_requested_at is None:
-        Run.objects.filter(pk=run.pk, status__in=RUN_OPEN).update(cancel_requested_at=DatabaseClock(), cancelled_by=user)
+        Run.objects.filter(pk=run.pk, status__in=RUN_OPEN).update(
+            cancel_requested_at=DatabaseClock(), cancelled_by=user
+        )
         append(run.stream, [NewEvent("cancel_requested", {"by": _name(user)})])
         locked.refresh_from_db()
     ring_advance(run.pk)

@@ -40,7 +40,9 @@ def follow(run: Run, console: Console) -> RunView:
                 seq = event.seq
                 for line in lines.of(event):
                     live.console.print(line, soft_wrap=True)
-            if time.monotonic() - looked > TABLE_SECONDS or any(event.type.startswith(("step_", "run_")) for event in events):
+            if time.monotonic() - looked > TABLE_SECONDS or any(
+                event.type.startswith(("step_", "run_")) for event in events
+            ):
                 run.refresh_from_db()
                 view, looked = run_view(run), time.monotonic()
             if console.is_terminal:
@@ -99,14 +101,18 @@ class Lines:
 
 def step_table(view: RunView) -> Table:
     """The run's step runs, one a row."""
-    table = Table(title=f"run {view.row.pk} · {view.row.pipeline} · {view.row.status}", title_justify="left", expand=False)
+    table = Table(
+        title=f"run {view.row.pk} · {view.row.pipeline} · {view.row.status}", title_justify="left", expand=False
+    )
     for name in ("#", "step", "visit", "try", "status", "time", "tokens in/out"):
         table.add_column(name, justify="right" if name in {"#", "visit", "try", "time", "tokens in/out"} else "left")
     for step in view.steps:
         row, colour = step.row, COLOURS[step.row.status]
         status = f"[{colour}]{MARKS[row.status]} {row.status}[/]" + (f" ({row.reason})" if row.reason else "")
         tokens = f"{step.bill.input_tokens}/{step.bill.output_tokens}" if step.bill.calls else ""
-        table.add_row(str(row.number), escape(row.step), str(row.visit), str(row.attempt), status, _seconds(step.duration), tokens)
+        table.add_row(
+            str(row.number), escape(row.step), str(row.visit), str(row.attempt), status, _seconds(step.duration), tokens
+        )
     return table
 
 

@@ -23,11 +23,15 @@ def boot(stack: Stack, *, say: Say) -> None:
     say("Starting PostgreSQL and Redis.")
     stack.start_servers()
     call_command("migrate", verbosity=0, interactive=False)
-    first_login = StringIO()
-    call_command("first_login", stdout=first_login)
     runner = settings.RUNNER if settings.RUNNER != "auto" else _docker_or_process(say)
     say("Starting gateway, web, workers and beat.")
     stack.start_processes(environment={"DJINN_RUNNER": runner, "DJINN_BASE_URL": stack.url})
+
+
+def say_first_login(say: Say) -> None:
+    """Make the first administrator and tell the login; nothing when there are people already."""
+    first_login = StringIO()
+    call_command("first_login", stdout=first_login)
     if text := first_login.getvalue().strip():
         say(text)
 

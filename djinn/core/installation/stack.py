@@ -15,7 +15,6 @@ from djinn.core.installation import servers
 from djinn.core.installation.paths import PROJECT, Installation
 from djinn.core.installation.processes import Process, Supervisor
 
-
 SERVERS = ("postgres", "redis")
 
 
@@ -26,7 +25,9 @@ class AlreadyRunning(Exception):
 class Stack:
     """Starts and stops everything that an installation needs. Use as a context manager: leaving it stops all."""
 
-    def __init__(self, installation: Installation, *, port: int, host_name: str, executions_per_worker: int = 50) -> None:
+    def __init__(
+        self, installation: Installation, *, port: int, host_name: str, executions_per_worker: int = 50
+    ) -> None:
         self.installation = installation
         self.port = port
         self._host_name = host_name

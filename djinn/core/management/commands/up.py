@@ -7,7 +7,7 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from djinn.core.installation.boot import boot
+from djinn.core.installation.boot import boot, say_first_login
 from djinn.core.installation.processes import ProcessFailed
 from djinn.core.installation.stack import AlreadyRunning, Stack, free_port
 
@@ -29,6 +29,7 @@ class Command(BaseCommand):
         try:
             with Stack(settings.INSTALLATION, port=port, host_name=settings.HOST_NAME) as stack:
                 boot(stack, say=self.stdout.write)
+                say_first_login(self.stdout.write)
                 self.stdout.write(f"\nDjinn is up: {stack.url}   (Ctrl-C stops it)")
                 while not stop.wait(0.5):
                     stack.supervisor.tend()

@@ -14,6 +14,7 @@ from djinn.core.errors import UserError
 from djinn.core.installation.boot import boot
 from djinn.core.installation.processes import ProcessFailed
 from djinn.core.installation.stack import Stack, free_port, is_running
+from djinn.providers.catalogue import find_provider, parse_model
 from djinn.runs.selectors import RunView
 from djinn.runs.services import start_run
 from djinn.runs.terminal import follow, has_succeeded, print_result
@@ -33,6 +34,7 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         console = Console()
+        check_provider(options["model"])
         check_tests_fail(settings.PIPELINES_DIRECTORY / PACKAGE)
         console.print("The tests of the package fail, as they should before the run.")
         try:
@@ -50,6 +52,15 @@ class Command(BaseCommand):
             raise CommandError(exc.message) from exc
         except ProcessFailed as exc:
             raise CommandError(str(exc)) from exc
+
+
+def check_provider(model: str) -> None:
+    """Raise `CommandError` when the model's provider has no key here, where the gateway is about to be started."""
+    try:
+        if model:
+            find_provider(parse_model(model).provider)
+    except UserError as exc:
+        raise CommandError(exc.message) from exc
 
 
 def check_tests_fail(package: Path) -> None:

@@ -20,7 +20,9 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("pipeline")
-        parser.add_argument("--input", action="append", default=[], metavar="NAME=VALUE", help="an input; may be repeated")
+        parser.add_argument(
+            "--input", action="append", default=[], metavar="NAME=VALUE", help="an input; may be repeated"
+        )
         parser.add_argument("--model", default="", metavar="PROVIDER/NAME", help="for all agents, instead of their own")
         parser.add_argument("--follow", action="store_true", help="show the run as it happens")
 
