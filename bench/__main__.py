@@ -1,0 +1,56 @@
+"""`python -m bench [NAME...]`: measures, prints one table, and writes it with `--json FILE`. A missed promise exits 0 too."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from bench import hops
+from bench.figures import Figure, print_table, write_json
+from bench.installation import Up, installed, stack
+
+Measure = Callable[[Path, Up], list[Figure]]
+
+NAMES: dict[str, tuple[str, Measure]] = {
+    "hops": ("stub", hops.measure),
+}
+"""What can be measured: which runner its stack has, and what measures."""
+
+
+def main(arguments: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help=f"what to measure: {', '.join(NAMES)}; all without one"
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there as well")
+    options = parser.parse_args(arguments)
+    unknown = [name for name in options.names if name not in NAMES]
+    if unknown:
+        parser.error(f"unknown: {', '.join(unknown)}")
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    figures = measure(options.names or list(NAMES))
+    print_table(figures, console)
+    if options.json:
+        write_json(figures, options.json)
+    return 0
+
+
+def measure(names: Sequence[str]) -> list[Figure]:
+    """The figures of the named benchmarks, in an installation of their own."""
+    figures: list[Figure] = []
+    with installed() as home:
+        for runner in sorted({NAMES[name][0] for name in names}, reverse=True):
+            with stack(runner) as up:
+                for name in names:
+                    if NAMES[name][0] == runner:
+                        print(f"measuring {name} ...", file=sys.stderr, flush=True)
+                        figures += NAMES[name][1](home, up)
+    return figures
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

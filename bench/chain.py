@@ -1,0 +1,98 @@
+"""The baseline of the hops: a bare Celery chain that does nothing, on the same Redis with the same settings.
+
+Named as `-A bench.chain` for its workers, which know nothing of Django: three tasks a step, as a step has, two queues and
+two workers as the stack has. The last task pushes to a list that whoever measures waits for.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import redis
+from celery import Celery, chain
+
+SETTINGS = "BENCH_CELERY"
+"""Environment variable: Djinn's Celery settings as JSON."""
+DONE = "bench-done"
+
+app = Celery("bench")
+app.conf.update(json.loads(os.environ.get(SETTINGS, "{}")))
+
+
+@app.task(name="bench.prepare", ignore_result=True)
+def prepare(number: int) -> None:
+    """Do nothing."""
+
+
+@app.task(name="bench.execute", ignore_result=True)
+def execute(number: int) -> None:
+    """Do nothing."""
+
+
+@app.task(name="bench.settle", ignore_result=True)
+def settle(number: int) -> None:
+    """Do nothing."""
+
+
+@app.task(name="bench.tell", ignore_result=True)
+def tell(number: int) -> None:
+    """Tell that the chain is at its end."""
+    _redis().rpush(DONE, number)
+
+
+@contextmanager
+def bare_workers(configuration: dict[str, object]) -> Iterator[None]:
+    """Two workers of the kind that the stack has, ready when the block begins."""
+    app.conf.update(configuration)
+    environment = {**os.environ, SETTINGS: json.dumps(configuration), "DJANGO_SETTINGS_MODULE": ""}
+    options = ("--pool", "threads", "--without-gossip", "--without-mingle", "--without-heartbeat", "--loglevel", "INFO")
+    command = (sys.executable, "-m", "celery", "-A", "bench.chain", "worker", *options)
+    workers = [
+        subprocess.Popen(
+            [*command, "-Q", queue, "-c", threads, "-n", f"{queue}@%h"],
+            env=environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        for queue, threads in (("bare-control", "4"), ("bare-agents", "50"))
+    ]
+    try:
+        run_chain(1, timeout_seconds=30)
+        yield
+    finally:
+        for worker in workers:
+            worker.send_signal(signal.SIGTERM)
+        for worker in workers:
+            worker.wait(20)
+
+
+def run_chain(steps: int, *, timeout_seconds: float = 60) -> float:
+    """Seconds that a chain of so many steps takes, three tasks a step, from its sending to its last task."""
+    links = [
+        signature
+        for number in range(steps)
+        for signature in (
+            prepare.si(number).set(queue="bare-control"),
+            execute.si(number).set(queue="bare-agents"),
+            settle.si(number).set(queue="bare-control"),
+        )
+    ]
+    client = _redis()
+    client.delete(DONE)
+    started = time.monotonic()
+    chain(*links, tell.si(steps).set(queue="bare-control")).apply_async()
+    if client.blpop([DONE], timeout=int(timeout_seconds)) is None:
+        raise TimeoutError(f"the bare chain did not end in {timeout_seconds:.0f} s")
+    return time.monotonic() - started
+
+
+def _redis() -> redis.Redis:
+    url = str(app.conf.broker_url).replace("redis+socket://", "unix://")
+    return redis.Redis.from_url(url, socket_timeout=70)
