@@ -1,4 +1,4 @@
-"""Settings of every process of Djinn. What differs between installations comes from the environment; see docs/settings.md."""
+"""Settings of every process of Djinn; what differs between installations comes from the environment (docs/settings.md)."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ CHANNEL_LAYERS = {
     }
 }
 
-# --- Celery: the broker is a doorbell, so nothing is kept in it and nothing waits for it long ---------------------------
+# --- Celery: the broker is a doorbell, so nothing is kept in it and nothing waits for it long -------------------------
 CELERY_BROKER_URL = REDIS_URL.replace("unix://", "redis+socket://", 1)
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 CELERY_BROKER_CONNECTION_MAX_RETRIES = None
@@ -156,11 +156,11 @@ X_FRAME_OPTIONS = "DENY"
 REST_FRAMEWORK = {
     "DEFAULT_AUTHENTICATION_CLASSES": [
         "djinn.api.authentication.TokenAuthentication",
-        "djinn.api.authentication.SessionAuthentication",
+        "rest_framework.authentication.SessionAuthentication",
     ],
     "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
-    "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
+    "DEFAULT_PARSER_CLASSES": ["djinn.api.parsing.JsonBody"],
     "DEFAULT_PAGINATION_CLASS": "djinn.api.pagination.NewestFirst",
     "DEFAULT_FILTER_BACKENDS": ["django_filters.rest_framework.DjangoFilterBackend"],
     "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
@@ -208,6 +208,8 @@ HOST_LOST_SECONDS = env.float("DJINN_HOST_LOST_SECONDS", default=600.0)
 """How long every worker of a host may be silent before what runs there is given up as lost."""
 KEEP_CONTAINER_SECONDS = 600.0
 """How long an ended container is kept, so that a late second start finds its name taken."""
+KEEP_WORKSPACE_SECONDS = env.float("DJINN_KEEP_WORKSPACE_DAYS", default=14.0) * 86400
+"""How long the files of a run that has ended are kept on its host; its diffs and outputs stay in the database."""
 STOP_GRACE_SECONDS = 2.0
 EXECUTIONS_PER_WORKER = env.int("DJINN_EXECUTIONS_PER_WORKER", default=50)
 

@@ -1,7 +1,7 @@
 """The sweep: rings again for every row that waits too long. It decides nothing, so ringing too often does no harm.
 
-A thread of each control worker sweeps every 2 s; an advisory lock lets one at a time. It needs no broker to run, and what
-it rings is only a hint like any other.
+A thread of each control worker sweeps every 2 s; an advisory lock lets one at a time. It needs no broker to run, and
+what it rings is only a hint like any other.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from datetime import timedelta
 import structlog
 from django.conf import settings
 from django.db import connection, transaction
-from django.db.models import DurationField, Exists, OuterRef, Q, Value
+from django.db.models import DurationField, Exists, OuterRef, Q, QuerySet, Value
 
 from djinn.executions.lease import DatabaseClock, unattended
 from djinn.executions.models import Execution
@@ -19,7 +19,7 @@ from djinn.executions.services import give_up
 from djinn.executions.states import FINAL
 from djinn.runs.dispatch import ring_advance, ring_execute, ring_settle, ring_step
 from djinn.runs.models import Run, StepRun
-from djinn.runs.states import RUN_OPEN, STEP_OPEN, StepStatus
+from djinn.runs.states import RUN_OPEN, STEP_FINAL, STEP_OPEN, StepStatus
 
 log = structlog.get_logger(__name__)
 
@@ -39,6 +39,7 @@ def sweep() -> int:
         if not (row and row[0]):
             return 0
         _give_up_lost_hosts()
+        _give_up_forsaken()
         rung = _ring_runs() + _ring_queued() + _ring_unattended() + _ring_ended()
     if rung:
         log.info("swept", rung=rung)
@@ -86,7 +87,7 @@ def _ring_ended() -> int:
     return len(ids)
 
 
-def _forgotten() -> object:
+def _forgotten() -> QuerySet[Execution]:
     """An expired lease at once; an execution that nobody claimed yet after a while."""
     never = Q(lease_expires_at=None) & Q(created_at__gte=_ago(LATE_SECONDS))
     return unattended(0).exclude(never)
@@ -99,6 +100,13 @@ def _give_up_lost_hosts() -> None:
         text = f"no worker of host {execution.host} was heard of for {settings.HOST_LOST_SECONDS:.0f} s"
         if give_up(execution=execution, message=text):
             log.error("execution_given_up", execution=execution.pk, host=execution.host)
+
+
+def _give_up_forsaken() -> None:
+    """Executions that nobody will go on with, since their step run has ended without them."""
+    for execution in unattended(LATE_SECONDS).filter(step_run__status__in=STEP_FINAL)[:AT_ONCE]:
+        if give_up(execution=execution, message="its step run ended without it"):
+            log.warning("execution_forsaken", execution=execution.pk)
 
 
 def _has_living_worker(host: str) -> bool:

@@ -14,11 +14,13 @@ from djinn.core.database import released
 from djinn.executions.host import tend_host
 from djinn.executions.supervise import stopping
 from djinn.runs.dispatch import AGENTS, CONTROL
+from djinn.runs.retention import remove_old_workspaces
 from djinn.runs.sweep import sweep
 
 log = structlog.get_logger(__name__)
 
 TEND_SECONDS = 2.0
+RETENTION_SECONDS = 600.0
 
 
 @signals.worker_ready.connect
@@ -29,6 +31,7 @@ def start_threads(sender: Any, **_: Any) -> None:
         _every(settings.SWEEP_SECONDS, sweep, "sweep")
     if AGENTS in queues:
         _every(TEND_SECONDS, tend_host, "host")
+        _every(RETENTION_SECONDS, remove_old_workspaces, "workspaces")
 
 
 @signals.worker_shutting_down.connect
