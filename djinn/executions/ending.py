@@ -12,6 +12,8 @@ from runtime_image.djinn_runtime.protocol import EXIT_JOURNAL_BROKEN, FAILURE_RE
 
 CANNOT_RUN = frozenset({126, 127})
 """Exit codes of a command that was not found or could not be executed (POSIX shell, 2.8.2; Docker uses the same)."""
+KILLED_BY_KERNEL = 137
+"""Exit code of a script that SIGKILL ended. Only the engine knows that the kernel sent it for want of memory."""
 
 
 @dataclass(frozen=True)
@@ -23,12 +25,10 @@ class Ending:
     message: str = ""
 
 
-def ending_of(
-    *, outcome: Mapping[str, Any] | None, state: ContainerState, stop_reason: str, was_ready: bool
-) -> Ending:
+def ending_of(*, outcome: Mapping[str, Any] | None, state: ContainerState, stop_reason: str, was_ready: bool) -> Ending:
     """The ending. The journal's last record decides when there is one, not the exit code of a container."""
     if outcome is not None:
-        return _stated(outcome, stop_reason)
+        return _stated(outcome, state, stop_reason)
     if stop_reason:
         return Ending(ExecutionStatus.KILLED, Reason(stop_reason), "it was stopped before it could tell how far it was")
     if state.out_of_memory:
@@ -36,11 +36,13 @@ def ending_of(
     if state.exit_code == EXIT_JOURNAL_BROKEN:
         return Ending(ExecutionStatus.EXITED, Reason.DISK, "the journal could not be written: the disk is full")
     if state.exit_code in CANNOT_RUN and not was_ready:
-        return Ending(ExecutionStatus.EXITED, Reason.IMAGE, "the image cannot run python3, which the agent runtime needs")
+        return Ending(
+            ExecutionStatus.EXITED, Reason.IMAGE, "the image cannot run python3, which the agent runtime needs"
+        )
     return Ending(ExecutionStatus.LOST, Reason.LOST, f"the container is {_words(state)}, and its journal has no end")
 
 
-def _stated(outcome: Mapping[str, Any], stop_reason: str) -> Ending:
+def _stated(outcome: Mapping[str, Any], state: ContainerState, stop_reason: str) -> Ending:
     if outcome.get("status") == "succeeded":
         return Ending(ExecutionStatus.EXITED)
     error = outcome.get("error")
@@ -49,6 +51,8 @@ def _stated(outcome: Mapping[str, Any], stop_reason: str) -> Ending:
     stated = str(error.get("reason"))
     if stop_reason and stated in {Reason.CANCELLED, Reason.TIMEOUT}:
         return Ending(ExecutionStatus.KILLED, Reason(stop_reason), message)
+    if stated == Reason.ERROR and outcome.get("exit_code") == KILLED_BY_KERNEL and state.out_of_memory:
+        return Ending(ExecutionStatus.EXITED, Reason.OUT_OF_MEMORY, f"it needed more memory than its limit\n{message}")
     if stated == Reason.CANCELLED:  # nobody here asked for it: somebody stopped the container by hand
         return Ending(ExecutionStatus.LOST, Reason.LOST, "the container was stopped from outside of Djinn")
     return Ending(ExecutionStatus.EXITED, Reason(stated) if stated in FAILURE_REASONS else Reason.ERROR, message)
