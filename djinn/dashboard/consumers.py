@@ -22,13 +22,14 @@ log = structlog.get_logger(__name__)
 BAD_CURSOR, NOT_LOGGED_IN, NOT_ALLOWED = 4400, 4401, 4403
 HEARTBEAT_SECONDS = 15.0
 """After so long a silence the figures are sent again: the page knows by it that the connection is alive."""
-CHECK_SECONDS = 60.0
 RETRY_SECONDS = 1.0
 
 
 class RunConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # channels has no types
     """Sends what happens in a run behind `?after=`, for as long as the person may read it."""
 
+    check_seconds = 60.0
+    """How long a person who lost the right to read may read on."""
     feeding: asyncio.Task[None] | None = None
 
     async def connect(self) -> None:
@@ -74,7 +75,7 @@ class RunConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # channels has
                     await _wait(more, HEARTBEAT_SECONDS)
 
     async def _may_go_on(self) -> bool:
-        if time.monotonic() < self.checked + CHECK_SECONDS:
+        if time.monotonic() < self.checked + self.check_seconds:
             return True
         self.checked = time.monotonic()
         refusal = await self._refusal()

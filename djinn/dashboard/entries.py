@@ -46,7 +46,7 @@ class Entry:
 def entry_of(event: LoggedEvent) -> Entry:
     """How the event is shown."""
     parts = _ENTRIES.get(event.type, _unknown)(event.data)
-    label = parts.pop("label", "") or event.type
+    label = parts.pop("label")
     return Entry(seq=event.seq, at=event.at, type=event.type, label=word(label), **parts)
 
 
@@ -166,7 +166,12 @@ def _step_queued(data: Data) -> dict[str, Any]:
 
 
 def _unknown(data: Data) -> dict[str, Any]:
-    return {"shape": "details", "text": shown(dict(data)), "tone": "muted"}
+    return {
+        "shape": "details",
+        "label": "(a type that this page does not know)",
+        "text": shown(dict(data)),
+        "tone": "muted",
+    }
 
 
 _ENTRIES: Mapping[str, Callable[[Data], dict[str, Any]]] = {

@@ -1,0 +1,269 @@
+"""A run's page in Chromium, served by a real web process on the test's database."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from django.db import connection
+from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
+
+from djinn.accounts.models import User
+from djinn.events.log import last_seq
+from djinn.runs.models import Run
+from tests.dashboard.make import end_run, end_step, make_call, make_run, make_step, tell
+
+pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
+
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+    "--disable-quic",
+]
+SECONDS = 30
+APPLICATION = "web-of-browser-tests"
+TEXT_OF_THE_PAGE = """() => ['run-status', 'run-figures', 'run-actions', 'steps', 'log', 'results']
+    .map((id) => document.getElementById(id).textContent.trim().replace(/[ \\n]+/g, ' '))"""
+
+
+class WebProcess:
+    """uvicorn on a port of its own, which it keeps over a restart."""
+
+    def __init__(self, log: Path) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}"
+        self._log = log
+        self.start()
+
+    def start(self) -> None:
+        """Start it and wait until it answers."""
+        database = os.environ["DATABASE_URL"].replace(
+            "/djinn?", f"/{connection.settings_dict['NAME']}?application_name={APPLICATION}&"
+        )
+        command = [
+            sys.executable,
+            "-m",
+            "uvicorn",
+            "djinn.asgi:application",
+            "--port",
+            str(self.port),
+            "--lifespan",
+            "off",
+        ]
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(
+                command, env={**os.environ, "DATABASE_URL": database}, stdout=log, stderr=subprocess.STDOUT
+            )
+        deadline = time.monotonic() + SECONDS
+        while not self._answers():
+            assert self._process.poll() is None, self._log.read_text()
+            assert time.monotonic() < deadline, self._log.read_text()
+            time.sleep(0.05)
+
+    def stop(self) -> None:
+        """Kill it and wait until the database has noticed."""
+        self._process.kill()
+        self._process.wait(SECONDS)
+        deadline = time.monotonic() + SECONDS
+        while sessions():
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+
+    def _answers(self) -> bool:
+        try:
+            with urllib.request.urlopen(f"{self.url}/readyz", timeout=2) as answer:
+                return answer.status == 200
+        except (OSError, urllib.error.URLError):
+            return False
+
+
+def sessions() -> int:
+    """How many connections of the web process the database has."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM pg_stat_activity WHERE application_name = %s", [APPLICATION])
+        return int(cursor.fetchone()[0])
+
+
+@pytest.fixture
+def web(tmp_path: Path, transactional_db: None) -> Iterator[WebProcess]:
+    process = WebProcess(tmp_path / "web.log")
+    yield process
+    process.stop()
+
+
+@pytest.fixture
+def chromium(monkeypatch: pytest.MonkeyPatch) -> Iterator[Browser]:
+    # Playwright's loop runs in this thread while its calls wait; Django takes that for an async caller.
+    monkeypatch.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "true")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=FLAGS)
+        yield browser
+        connection.close()  # the one that belongs to Playwright's loop: the test's teardown has another
+        browser.close()
+
+
+class Complaints(list[str]):
+    """What a page's console complains about: errors of scripts, of the network, and of the security policy."""
+
+    def watch(self, page: Page) -> None:
+        page.on("console", self._console)
+        page.on("pageerror", lambda error: self.append(str(error)))
+
+    def _console(self, message: ConsoleMessage) -> None:
+        if message.type in ("error", "warning"):
+            self.append(message.text)
+
+
+def open_run(browser: Browser, web: WebProcess, run: Run) -> tuple[Page, Complaints]:
+    """The run's page, live, seen by `olga`, who logged in with the form."""
+    page, complaints = browser.new_page(viewport={"width": 1280, "height": 900}), Complaints()
+    complaints.watch(page)
+    page.goto(f"{web.url}/runs/{run.pk}/")
+    page.fill("[name=username]", "olga")
+    page.fill("[name=password]", "correct horse")
+    page.click("main button")
+    page.wait_for_selector("#connection[data-state=live]")
+    return page, complaints
+
+
+def wait_for_newest(page: Page, run: Run) -> None:
+    """Until the page has the newest event."""
+    page.wait_for_function(
+        "(seq) => document.getElementById('cursor').dataset.seq === seq", arg=str(last_seq(run.stream))
+    )
+
+
+def work(run: Run, step_name: str, *, visit: int = 1) -> None:
+    """A step that does a bit of everything."""
+    step = make_step(run, step_name, visit=visit, because="the step before it went there")
+    tell(
+        step, ("ready", {"python": "3.12.1", "mode": "agent"}), ("thinking", {"text": "First I look at what is there."})
+    )
+    tell(step, ("text", {"text": "I will read the notes"}))
+    tell(step, ("text", {"text": " and mend them.\n\n  - one\n"}))
+    tell(step, ("text", {"text": "  - two & <b>three</b>"}))
+    tell(step, ("message", {"text": "I will read the notes and mend them.\n\n  - one\n  - two & <b>three</b>"}))
+    tell(step, ("tool_call", {"id": "1", "name": "bash", "arguments": {"command": "cat notes.txt"}}))
+    tell(
+        step,
+        ("output", {"text": "\nold line\n", "stream": "stdout"}),
+        ("output", {"text": "kept\n", "stream": "stdout"}),
+    )
+    tell(step, ("output", {"text": "cat: other: No such file\r\n", "stream": "stderr"}))
+    tell(step, ("tool_result", {"id": "1", "name": "bash", "text": "old line", "is_error": False, "seconds": 0.012}))
+    tell(
+        step,
+        ("tool_result", {"id": "2", "name": "edit", "text": "Error: no match", "is_error": True, "seconds": 0.001}),
+    )
+    tell(step, ("file_changed", {"path": "notes.txt", "change": "modified", "added": 1, "removed": 1}))
+    tell(step, ("usage", {"input_tokens": 1200, "output_tokens": 80, "cached_tokens": 600}))
+    tell(step, ("log", {"level": "warning", "message": "the model was slow"}), ("weather", {"sky": "blue"}))
+    tell(step, ("finished", {"status": "succeeded", "summary": "Mended.", "error": None}))
+    make_call(step)
+    end_step(step, outputs={"verdict": "approved", "files": ["notes.txt"]}, summary="Mended the notes.")
+
+
+def test_a_run_appears_live_as_it_is_shown_after_a_reload(
+    web: WebProcess, chromium: Browser, operator: User, tmp_path: Path
+) -> None:
+    run = make_run(operator, inputs={"topic": "the notes", "depth": 2})
+    page, complaints = open_run(chromium, web, run)
+    work(run, "write")
+    wait_for_newest(page, run)
+    work(run, "review")
+    end_run(run, "failed", reason="visits", message="step review was visited 10 times")
+    wait_for_newest(page, run)
+    live = page.evaluate(TEXT_OF_THE_PAGE)
+    sections = page.eval_on_selector_all("#log section", "all => all.map((section) => section.id)")
+    photograph(page, tmp_path, "run")
+    page.reload()
+    page.wait_for_selector("#connection[data-state=live]")
+    assert live == page.evaluate(TEXT_OF_THE_PAGE)
+    assert sections == [f"step-run-{pk}" for pk in run.step_runs.order_by("number").values_list("pk", flat=True)]
+    assert live[4].count("I will read the notes and mend them.") == 2
+    assert complaints == []
+
+
+def test_a_page_outlives_its_web_process_without_doubling_or_missing_a_line(
+    web: WebProcess, chromium: Browser, operator: User
+) -> None:
+    run = make_run(operator)
+    step = make_step(run)
+    page, _ = open_run(chromium, web, run)
+    numbers = iter(range(10_000))
+    for _ in range(2):
+        tell(step, *[("text", {"text": f"[{next(numbers)}]"}) for _ in range(300)])
+        web.stop()
+        page.wait_for_selector("#connection:not([data-state=live])")
+        tell(step, *[("text", {"text": f"[{next(numbers)}]"}) for _ in range(300)])
+        web.start()
+        page.wait_for_selector("#connection[data-state=live]")
+    wait_for_newest(page, run)
+    text = page.inner_text(f"#log-{step.pk}")
+    assert [int(number) for number in re.findall(r"\[(\d+)\]", text)] == list(range(next(numbers)))
+
+
+def test_the_reader_is_taken_along_only_from_the_end(web: WebProcess, chromium: Browser, operator: User) -> None:
+    run = make_run(operator)
+    step = make_step(run)
+    page, _ = open_run(chromium, web, run)
+    tell(step, ("text", {"text": "line\n" * 200}))
+    wait_for_newest(page, run)
+    followed = page.evaluate("scrollY")
+    page.evaluate("scrollTo(0, 0)")
+    tell(step, ("text", {"text": "line\n" * 200}))
+    wait_for_newest(page, run)
+    assert (followed > 0, page.evaluate("scrollY")) == (True, 0)
+
+
+def test_cancelling_works_from_the_page_and_without_a_script(
+    web: WebProcess, chromium: Browser, operator: User
+) -> None:
+    run = make_run(operator)
+    page, complaints = open_run(chromium, web, run)
+    page.click("text=Cancel the run…")
+    page.click(f"text=Yes, cancel run #{run.pk}")
+    page.wait_for_selector("#run-status >> text=cancel requested by olga")
+    assert complaints == []
+
+
+def test_pages_fit_narrow_and_wide_screens(web: WebProcess, chromium: Browser, operator: User, tmp_path: Path) -> None:
+    run = make_run(operator, pipeline="a-pipeline-with-quite-a-long-name")
+    work(run, "write")
+    page, complaints = open_run(chromium, web, run)
+    for name, path in [
+        ("runs", "/"),
+        ("start", "/start/"),
+        ("lost", "/nowhere/"),
+        ("refused", "/runs/1000000/"),
+        ("run", f"/runs/{run.pk}/"),
+    ]:
+        page.goto(web.url + path)
+        photograph(page, tmp_path, name)
+    assert [text for text in complaints if "404" not in text] == []
+
+
+def photograph(page: Page, folder: Path, name: str) -> None:
+    """Both themes at both widths, as files; nothing may stick out to the side."""
+    for width in (390, 1280):
+        page.set_viewport_size({"width": width, "height": 900})
+        for theme in ("light", "dark"):
+            page.emulate_media(color_scheme=theme)
+            page.screenshot(path=folder / f"{name}-{theme}-{width}.png", full_page=True)
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), f"{name} is wider than {width}"
