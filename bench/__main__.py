@@ -9,14 +9,18 @@ from pathlib import Path
 
 from rich.console import Console
 
-from bench import hops
+from bench import containers, hops, log, memory, viewers
 from bench.figures import Figure, print_table, write_json
 from bench.installation import Up, installed, stack
 
 Measure = Callable[[Path, Up], list[Figure]]
 
 NAMES: dict[str, tuple[str, Measure]] = {
+    "memory": ("auto", memory.measure),
     "hops": ("stub", hops.measure),
+    "log": ("stub", log.measure),
+    "viewers": ("stub", viewers.measure),
+    "containers": ("docker", containers.measure),
 }
 """What can be measured: which runner its stack has, and what measures."""
 

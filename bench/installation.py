@@ -56,7 +56,7 @@ class Up:
 
     def children(self) -> dict[int, str]:
         """The processes of the stack by id, the one that started the others included."""
-        return {pid: _name_of(pid) for pid in _descendants(self.process.pid)}
+        return {pid: _name_of(pid) for pid in descendants(self.process.pid)}
 
 
 @contextmanager
@@ -112,7 +112,8 @@ def _stop(process: subprocess.Popen[str]) -> None:
         raise BenchFailed(f"the stack did not stop in {STOP_SECONDS:.0f} s") from exc
 
 
-def _descendants(root: int) -> list[int]:
+def descendants(root: int) -> list[int]:
+    """The process and all that it and its children started."""
     parents = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
