@@ -6,7 +6,7 @@ import os
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "djinn.settings")
 
-from django.core.asgi import get_asgi_application  # noqa: E402  the settings have to be named first
+from django.core.asgi import get_asgi_application
 
 http = get_asgi_application()
 

@@ -1,4 +1,4 @@
-"""Settings of every process of Djinn; what differs between installations comes from the environment (docs/settings.md)."""
+"""Settings of every process of Djinn; what differs between installations is in the environment (docs/settings.md)."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from django.utils import timezone
 from djinn.accounts.models import ApiToken, Role, User
 from djinn.core.errors import UserError
 
-TOKEN_PREFIX = "djinn_"
+TOKEN_PREFIX = "djinn_"  # noqa: S105  it marks a key, it is none
 TOUCH_EVERY = timedelta(minutes=1)
 
 

@@ -1,10 +1,10 @@
 """An agent as it is written: `agents/<name>/agent.yaml` and, beside it, `persona.md`.
 
-    name: Engineer            # shown to people
-    description: Fixes bugs with the smallest change that works.
-    model: openai/gpt-5       # optional; a step or DJINN_MODEL may say otherwise
-    tools: [read, write, edit, bash, grep, find, ls]
-    maxTurns: 40              # optional, as are temperature and maxOutputTokens
+name: Engineer            # shown to people
+description: Fixes bugs with the smallest change that works.
+model: openai/gpt-5       # optional; a step or DJINN_MODEL may say otherwise
+tools: [read, write, edit, bash, grep, find, ls]
+maxTurns: 40              # optional, as are temperature and maxOutputTokens
 """
 
 from __future__ import annotations
@@ -61,11 +61,15 @@ def load_agent(folder: Path) -> Agent:
     try:
         data: Any = yaml.load(values, Loader=yaml.CSafeLoader)
         file = _File.model_validate(data)
-    except yaml.YAMLError as exc:
-        raise AgentInvalid(f"{folder.name}/agent.yaml is not YAML: {exc}") from exc
     except ValidationError as exc:
         wrong = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'file'}: {e['msg']}" for e in exc.errors())
         raise AgentInvalid(f"{folder.name}/agent.yaml: {wrong}") from exc
+    except (
+        yaml.YAMLError,
+        ValueError,
+        RecursionError,
+    ) as exc:  # the loader's own words, or what a date or number raised
+        raise AgentInvalid(f"{folder.name}/agent.yaml is not YAML: {exc}") from exc
     persona = _read(folder / "persona.md").strip()
     if not persona:
         raise AgentInvalid(f"{folder.name}/persona.md is empty")
@@ -76,6 +80,9 @@ def _read(path: Path) -> str:
     try:
         if path.stat().st_size > LARGEST_FILE:
             raise AgentInvalid(f"{path.parent.name}/{path.name} is larger than {LARGEST_FILE} bytes")
-        return path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as exc:
         raise AgentInvalid(f"{path.parent.name}/{path.name} cannot be read: {exc}") from exc
+    if "\0" in text:
+        raise AgentInvalid(f"{path.parent.name}/{path.name} holds a NUL character")
+    return text

@@ -22,5 +22,7 @@ def task_text(*, task: str, step: str, outputs: Sequence[str], went_wrong: str) 
     if outputs:
         parts.append("Results that you owe when you complete: " + ", ".join(outputs) + ".")
     if went_wrong:
-        parts.append(f"An attempt at this step failed before: {went_wrong}\nThe workspace is as it was before that attempt.")
+        parts.append(
+            f"An attempt at this step failed before: {went_wrong}\nThe workspace is as it was before that attempt."
+        )
     return "\n\n".join(parts)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -62,6 +63,7 @@ def _fingerprint(place: Path) -> Fingerprint:
     found = []
     for path in sorted(place.glob("*/*")):
         if path.name in {"agent.yaml", "persona.md"}:
-            status = path.stat()
-            found.append((str(path), status.st_mtime_ns, status.st_size))
+            with suppress(FileNotFoundError):  # removed since the folder was listed
+                status = path.stat()
+                found.append((str(path), status.st_mtime_ns, status.st_size))
     return tuple(found)

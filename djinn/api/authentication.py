@@ -1,4 +1,4 @@
-"""Who calls: a session of the dashboard, or a token."""
+"""Who calls, when it is a program: the bearer of a token."""
 
 from __future__ import annotations
 
@@ -25,7 +25,3 @@ class TokenAuthentication(authentication.BaseAuthentication):
     def authenticate_header(self, request: Request) -> str:
         """Makes a missing login a 401 rather than a 403."""
         return "Bearer"
-
-
-class SessionAuthentication(authentication.SessionAuthentication):
-    """The dashboard's session, with CSRF check."""

@@ -50,7 +50,11 @@ def _envelope(
 
 def _flat(detail: Any, name: str = "") -> dict[str, str]:
     if isinstance(detail, dict):
-        return {key: text for part, item in detail.items() for key, text in _flat(item, f"{name}.{part}".strip(".")).items()}
+        return {
+            key: text for part, item in detail.items() for key, text in _flat(item, f"{name}.{part}".strip(".")).items()
+        }
     if isinstance(detail, list) and any(isinstance(item, dict) for item in detail):
-        return {key: text for number, item in enumerate(detail) for key, text in _flat(item, f"{name}.{number}").items()}
+        return {
+            key: text for number, item in enumerate(detail) for key, text in _flat(item, f"{name}.{number}").items()
+        }
     return {name or "request": " ".join(str(item) for item in detail) if isinstance(detail, list) else str(detail)}

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from rest_framework.pagination import CursorPagination
+import re
+
+from rest_framework.exceptions import ParseError
+from rest_framework.pagination import Cursor, CursorPagination
+from rest_framework.request import Request
+
+CURSOR = re.compile("[0-9]{1,18}")
 
 
 class NewestFirst(CursorPagination):
@@ -12,3 +18,11 @@ class NewestFirst(CursorPagination):
     page_size = 50
     page_size_query_param = "page_size"
     max_page_size = 200
+
+    def decode_cursor(self, request: Request) -> Cursor | None:
+        """The cursor of the request; raises `ParseError` for one that we never gave out."""
+        cursor: Cursor | None = super().decode_cursor(request)
+        position = cursor.position if cursor is not None else None
+        if position is not None and not CURSOR.fullmatch(str(position)):
+            raise ParseError("This is no cursor of this list.")
+        return cursor

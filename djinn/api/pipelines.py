@@ -20,7 +20,7 @@ class InputOut(serializers.Serializer[Any]):
 
     name = serializers.CharField()
     type = serializers.CharField()
-    required = serializers.BooleanField()
+    required = serializers.BooleanField()  # type: ignore[assignment]  # a field of this name, not the base's flag
     default = serializers.JSONField(allow_null=True)
     description = serializers.CharField()
     choices = serializers.ListField(child=serializers.JSONField())

@@ -15,7 +15,9 @@ from rest_framework.decorators import action
 from rest_framework.request import Request
 from rest_framework.response import Response
 
+from djinn.api.negotiation import AlwaysJson
 from djinn.api.permissions import OperatorsChange
+from djinn.core.errors import UserError
 from djinn.events import log
 from djinn.events.serial import event_json
 from djinn.events.sse import cursor, event_stream_response
@@ -25,6 +27,7 @@ from djinn.runs.services import cancel_run, start_run
 from djinn.runs.states import RunStatus, StepStatus
 
 MOST_EVENTS = 1000
+LONGEST_KEY = 200
 
 
 class StartRun(serializers.Serializer[Any]):
@@ -32,13 +35,15 @@ class StartRun(serializers.Serializer[Any]):
 
     pipeline = serializers.CharField(max_length=100)
     inputs = serializers.DictField(child=serializers.JSONField(), default=dict)
-    model = serializers.CharField(max_length=260, default="", allow_blank=True, help_text="provider/model for all agents")
+    model = serializers.CharField(
+        max_length=260, default="", allow_blank=True, help_text="provider/model for all agents"
+    )
 
 
 class RunSummary(serializers.ModelSerializer[Run]):
     """A run in a list."""
 
-    created_by = serializers.SlugRelatedField("username", read_only=True)
+    created_by = serializers.CharField(source="created_by.username", read_only=True, allow_null=True)
 
     class Meta:
         model = Run
@@ -83,7 +88,7 @@ class RunDetail(serializers.Serializer[RunView]):
     message = serializers.CharField(source="row.message")
     inputs = serializers.JSONField(source="row.inputs")
     model = serializers.CharField(source="row.model")
-    created_by = serializers.SlugRelatedField("username", read_only=True, source="row.created_by")
+    created_by = serializers.CharField(source="row.created_by.username", allow_null=True)
     created_at = serializers.DateTimeField(source="row.created_at")
     started_at = serializers.DateTimeField(source="row.started_at", allow_null=True)
     ended_at = serializers.DateTimeField(source="row.ended_at", allow_null=True)
@@ -95,7 +100,7 @@ class RunDetail(serializers.Serializer[RunView]):
     diff = serializers.CharField(help_text="What the run changed so far, as a unified diff, cut at 1 MB.")
 
 
-class RunFilter(django_filters.FilterSet):
+class RunFilter(django_filters.FilterSet):  # type: ignore[misc]  # the package has no types
     """`?status=running&pipeline=demo`"""
 
     class Meta:
@@ -130,7 +135,7 @@ class RunViewSet(mixins.ListModelMixin, viewsets.GenericViewSet[Run]):
     lookup_value_regex = r"[0-9]{1,18}"
 
     def get_queryset(self) -> QuerySet[Run]:
-        return runs_seen_by(self.request.user).select_related("created_by")  # type: ignore[arg-type]
+        return runs_seen_by(self.request.user).select_related("created_by")
 
     @extend_schema(
         request=StartRun,
@@ -149,7 +154,7 @@ class RunViewSet(mixins.ListModelMixin, viewsets.GenericViewSet[Run]):
             inputs=values["inputs"],
             model=values["model"],
             user=request.user,  # type: ignore[arg-type]
-            idempotency_key=request.headers.get("Idempotency-Key", "")[:200],
+            idempotency_key=_idempotency_key(request),
         )
         return Response(RunDetail(run_view(run)).data, status=201, headers={"Location": f"/api/v1/runs/{run.pk}/"})
 
@@ -176,7 +181,7 @@ class RunViewSet(mixins.ListModelMixin, viewsets.GenericViewSet[Run]):
             (200, "text/event-stream"): OpenApiResponse(OpenApiTypes.STR, "each event as it happens"),
         },
     )
-    @action(detail=True, content_negotiation_class=None)
+    @action(detail=True, content_negotiation_class=AlwaysJson)
     def events(self, request: Request, pk: str) -> HttpResponseBase:
         """The run's log behind a cursor: a JSON page, or server-sent events with `Accept: text/event-stream`."""
         return _events(request, self.get_object())
@@ -186,10 +191,23 @@ def _events(request: Request, run: Run) -> HttpResponseBase:
     if "text/event-stream" in request.headers.get("Accept", ""):
         return event_stream_response(request._request, run.stream)
     after = cursor(request._request, run.stream)
-    text = request.query_params.get("limit", "")
-    limit = min(max(int(text), 1), MOST_EVENTS) if text.isascii() and text.isdigit() and len(text) < 7 else log.PAGE
-    events = [event_json(event) for event in log.read_after(run.stream, after, limit=limit)]
+    events = [event_json(event) for event in log.read_after(run.stream, after, limit=_limit(request))]
     return Response({"events": events, "last_seq": log.last_seq(run.stream)})
+
+
+def _limit(request: Request) -> int:
+    text = request.query_params.get("limit", str(log.PAGE))
+    if not (text.isascii() and text.isdigit() and 1 <= int(text[:9]) <= MOST_EVENTS):
+        raise UserError(f"{text[:40]!r} is no limit.", details={"limit": f"1 to {MOST_EVENTS}"})
+    return int(text)
+
+
+def _idempotency_key(request: Request) -> str:
+    key = request.headers.get("Idempotency-Key", "")
+    if len(key) > LONGEST_KEY or not key.isprintable():
+        wrong = f"at most {LONGEST_KEY} printable characters"
+        raise UserError("This idempotency key cannot be used.", details={"Idempotency-Key": wrong})
+    return key
 
 
 def not_here(request: Any, *args: Any, **kwargs: Any) -> HttpResponse:

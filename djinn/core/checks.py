@@ -17,7 +17,10 @@ def broker_keeps_its_messages(app_configs: Any, databases: Sequence[str] | None,
     """Redis must refuse writes when it is full: any other policy evicts whole queues without an error anywhere."""
     if not databases:
         return []
-    client = redis.Redis.from_url(settings.REDIS_URL, socket_timeout=3, socket_connect_timeout=3)
+    try:
+        client = redis.Redis.from_url(settings.REDIS_URL, socket_timeout=3, socket_connect_timeout=3)
+    except ValueError as exc:
+        return [Error(f"REDIS_URL cannot be used: {exc}", id="djinn.E001")]
     try:
         policy = str(client.info("memory")["maxmemory_policy"])
     except redis.RedisError as exc:

@@ -50,9 +50,9 @@ def open_stream(name: str) -> None:
 def append(stream: str, events: Sequence[NewEvent]) -> int:
     """Append the events in their order and return the last one's sequence number.
 
-    Must run in a transaction. The stream's row stays locked until that commits, which is what makes the order of commits
-    the order of sequence numbers: a reader that has seen n will never find something below n later. Viewers get a hint
-    once it has committed. Raises `NoSuchStream`.
+    Must run in a transaction. The stream's row stays locked until that commits, which is what makes the order of
+    commits the order of sequence numbers: a reader that has seen n will never find something below n later. Viewers get
+    a hint once it has committed. Raises `NoSuchStream`.
     """
     if not connection.in_atomic_block:
         raise AppError("events are appended in the transaction of what they tell")

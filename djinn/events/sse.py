@@ -1,8 +1,8 @@
 """Server-sent events over the log, by django-eventstream's view with a storage and a channel manager of ours.
 
-Its own storages drop bursts or trim, its Redis listener dies with the connection, and it lets everybody read everything.
-Here nothing is ever queued in memory: a hint only wakes the view, which then reads the log behind its cursor. The cursor
-(`Last-Event-ID`) is `stream:seq`; a plain `seq` is understood too.
+Its own storages drop bursts or trim, its Redis listener dies with the connection, and it lets everybody read
+everything. Here nothing is ever queued in memory: a hint only wakes the view, which then reads the log behind its
+cursor. The cursor (`Last-Event-ID`) is `stream:seq`; a plain `seq` is understood too.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import json
 from collections.abc import AsyncIterator
 from typing import Any
 
+from django.db import connection
 from django.http import HttpRequest, StreamingHttpResponse
 from django_eventstream.channelmanager import ChannelManagerBase
 from django_eventstream.event import Event as SseEvent
@@ -20,6 +21,8 @@ from django_eventstream.storage import EventDoesNotExist, StorageBase
 from django_eventstream.utils import add_default_headers
 from django_eventstream.views import Listener, get_listener_manager, stream
 
+from djinn.accounts.models import User
+from djinn.core.database import released
 from djinn.core.errors import UserError
 from djinn.events import log
 from djinn.events.access import may_read
@@ -35,10 +38,11 @@ class LogStorage(StorageBase):  # type: ignore[misc]  # the package has no types
 
     def get_events(self, channel: str, last_id: int, limit: int = 100) -> list[SseEvent]:
         """The events behind `last_id`; raises `EventDoesNotExist` for a cursor that the stream never gave out."""
-        newest = log.last_seq(channel)
-        if not 0 <= int(last_id) <= newest:
-            raise EventDoesNotExist(f"{channel} has no event {last_id}", newest)
-        events = log.read_after(channel, int(last_id), limit=limit)
+        with released():
+            newest = log.last_seq(channel)
+            if not 0 <= int(last_id) <= newest:
+                raise EventDoesNotExist(f"{channel} has no event {last_id}", newest)
+            events = log.read_after(channel, int(last_id), limit=limit)
         return [SseEvent(channel, event.type, json.dumps(event_json(event)), id=event.seq) for event in events]
 
     def get_current_id(self, channel: str) -> int:
@@ -53,7 +57,10 @@ class LogChannelManager(ChannelManagerBase):  # type: ignore[misc]  # the packag
         return {view_kwargs["stream"]}
 
     def can_read_channel(self, user: Any, channel: str) -> bool:
-        return user is not None and may_read(user, channel)
+        """Asked before every read, about the person as they are now: a right that was taken ends the stream."""
+        with released():
+            person = User.objects.filter(pk=user.pk).first()
+            return person is not None and may_read(person, channel)
 
     def is_channel_reliable(self, channel: str) -> bool:
         return True
@@ -75,6 +82,7 @@ def event_stream_response(request: HttpRequest, name: str) -> StreamingHttpRespo
     listener.channels = event_request.channels
     response = StreamingHttpResponse(_woken_by_hints(event_request, listener, name), content_type="text/event-stream")
     add_default_headers(response, request=request)
+    connection.close()  # what the request read so far is read; a viewer who waits holds no connection of the pool
     return response
 
 

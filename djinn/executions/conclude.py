@@ -15,8 +15,8 @@ from djinn.executions.places import workspace_of
 from djinn.executions.relay import Relay
 from djinn.executions.states import ExecutionStatus, Reason
 from djinn.runner.base import ContainerState, RunnerError
+from djinn.runner.git import WorkspaceError
 from djinn.runner.journal import JournalRefused
-from djinn.runner.workspace import WorkspaceError
 
 log = structlog.get_logger(__name__)
 

@@ -38,9 +38,7 @@ def _stop_unwanted(runner: Runner) -> None:
         return
     known = dict(Execution.objects.filter(pk__in=running).values_list("pk", "status"))
     orphans = {pk for pk in running if known.get(pk, "unknown") in FINAL | {"unknown"}}
-    abandoned = set(
-        unattended(0).filter(pk__in=running, stop_requested_at__isnull=False).values_list("pk", flat=True)
-    )
+    abandoned = set(unattended(0).filter(pk__in=running, stop_requested_at__isnull=False).values_list("pk", flat=True))
     for pk in sorted(orphans | abandoned):
         log.warning("container_stopped", execution=pk, was="orphan" if pk in orphans else "abandoned")
         runner.stop(str(pk), settings.STOP_GRACE_SECONDS)

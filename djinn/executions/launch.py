@@ -13,7 +13,7 @@ from djinn.executions.models import Execution
 from djinn.executions.places import execution_directory, workspace_of
 from djinn.executions.tokens import token_of
 from djinn.runner.base import ContainerSpec, ContainerState, InsidePaths, Limits, Phase, Runner
-from djinn.runner.workspace import Source
+from djinn.runner.source import Source
 from runtime_image.djinn_runtime.protocol import (
     BRIEF_NAME,
     GATEWAY_SOCKET,
@@ -30,8 +30,8 @@ WORKSPACE_MARK = "%WORKSPACE%"
 def launch(execution: Execution, lease: Lease, runner: Runner) -> ContainerState:
     """Bring the container to life unless it was before; where it is afterwards.
 
-    May be repeated after a crash at any moment: the workspace is made or restored only while nothing has begun, the name
-    is taken once, and the guard in the directory makes a second start do nothing. Raises `RunnerError`,
+    May be repeated after a crash at any moment: the workspace is made or restored only while nothing has begun, the
+    name is taken once, and the guard in the directory makes a second start do nothing. Raises `RunnerError`,
     `WorkspaceError` and `Fenced`.
     """
     state = runner.inspect(execution.key)

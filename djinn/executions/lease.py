@@ -1,8 +1,8 @@
 """Leases: who supervises an execution now.
 
 A claim raises the execution's `lease_token` by one and sets when the lease ends, by the database's clock. Every later
-write of that worker names the token; when somebody else has claimed since, it matches no row and the worker stops. A
-worker that could not renew in time stops touching its container by its own monotonic clock, before anyone else may claim.
+write of that worker names the token; when somebody else has claimed since, it matches no row and the worker stops.
+A worker that could not renew in time stops touching its container by its own monotonic clock, before anyone may claim.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class Lease:
     is_taken: bool = False
 
     def check(self) -> None:
-        """Raise `Fenced` unless the lease is surely ours now. Call it right before touching the container or its files."""
+        """Raise `Fenced` unless the lease is surely ours now. Call it before touching the container or its files."""
         if self.is_taken or time.monotonic() > self.valid_until:
             raise Fenced(f"execution {self.execution_id}: the lease {self.token} is not ours any more")
 
@@ -86,7 +86,13 @@ class Lease:
 def claim(execution_id: int, *, owner: str, host: str) -> Lease | None:
     """The lease, or None when the execution has ended, belongs to another host, or somebody's lease still runs."""
     asked = time.monotonic()
-    parameters = {"id": execution_id, "owner": owner, "host": host, "seconds": settings.LEASE_SECONDS, "open": OPEN_STATES}
+    parameters = {
+        "id": execution_id,
+        "owner": owner,
+        "host": host,
+        "seconds": settings.LEASE_SECONDS,
+        "open": OPEN_STATES,
+    }
     with connection.cursor() as cursor:
         cursor.execute(CLAIM, parameters)
         row = cursor.fetchone()
@@ -126,7 +132,7 @@ class Keeper:
             try:
                 with released():
                     self.renew(held)
-            except Exception as exc:  # the thread's edge: without renewals the leases run out, which is what must happen
+            except Exception as exc:  # the thread's edge: without renewals the leases run out, as they must
                 log.warning("leases_not_renewed", count=len(held), error=str(exc))
 
     def renew(self, held: list[Lease]) -> None:
@@ -161,8 +167,8 @@ def unattended(older_than_seconds: float) -> models.QuerySet[Execution]:
 def seconds_since_start(execution_id: int) -> float:
     """How long ago the execution became ready, or was created, by the database's clock."""
     begun = Coalesce("ready_at", "created_at")
-    row = Execution.objects.annotate(age=DatabaseClock() - begun).values_list("age", flat=True).get(pk=execution_id)
-    return float(row.total_seconds())
+    rows = Execution.objects.filter(pk=execution_id).annotate(age=DatabaseClock() - begun)
+    return float(rows.values_list("age", flat=True).get().total_seconds())
 
 
 class DatabaseClock(models.Func):
@@ -173,7 +179,7 @@ class DatabaseClock(models.Func):
 
 
 def _valid_until(asked: float) -> float:
-    return asked + settings.LEASE_SECONDS - settings.LEASE_MARGIN_SECONDS
+    return asked + float(settings.LEASE_SECONDS - settings.LEASE_MARGIN_SECONDS)
 
 
 keeper = Keeper()

@@ -77,7 +77,9 @@ class Execution(models.Model):
     class Meta:
         ordering = ["-pk"]
         indexes = [
-            models.Index(fields=["lease_expires_at"], condition=models.Q(status__in=sorted(OPEN)), name="execution_open"),
+            models.Index(
+                fields=["lease_expires_at"], condition=models.Q(status__in=sorted(OPEN)), name="execution_open"
+            ),
             models.Index(fields=["ended_at"], condition=models.Q(collected_at=None), name="execution_to_collect"),
         ]
         constraints = [

@@ -1,8 +1,8 @@
 """The relay: journal records become events, each exactly once, whoever ships them.
 
-A batch of events, the new offset in the journal and what a `ready` or `finished` record means for the execution are one
-transaction, under the lease's token. A worker that dies before the commit has shipped nothing of the batch; the next one
-reads from the stored offset. The database refuses a second event for the same byte of the same journal.
+A batch of events, the new offset in the journal and what a `ready` or `finished` record means for the execution are
+one transaction, under the lease's token. A worker that dies before the commit has shipped nothing of the batch; the
+next one reads from the stored offset. The database refuses a second event for the same byte of the same journal.
 """
 
 from __future__ import annotations

@@ -18,8 +18,8 @@ from djinn.executions.models import Execution
 from djinn.executions.relay import Relay, release_connection
 from djinn.executions.states import Reason
 from djinn.runner.base import ContainerState, Phase, Runner, RunnerError
+from djinn.runner.git import WorkspaceError
 from djinn.runner.journal import JournalRefused
-from djinn.runner.workspace import WorkspaceError
 
 log = structlog.get_logger(__name__)
 
@@ -27,7 +27,7 @@ LIVELY_SECONDS, LIVELY_PAUSE, IDLE_PAUSE = 2.0, 0.03, 0.1
 """How often the journal is looked at: every 30 ms while it grew in the last 2 s, else every 100 ms."""
 INSPECT_SECONDS = 1.5
 ENGINE_PATIENCE_SECONDS = 60.0
-"""How long an engine may be away when a container has to be started, before the step is given back to be tried again."""
+"""How long an engine may be away when a container has to be started, before the step is given back to be retried."""
 DEADLINE_GRACE_SECONDS = 10.0
 EXIT_GRACE_SECONDS = 5.0
 MOST_HALVES = 4
@@ -42,7 +42,10 @@ class _Detached(Exception):
 
 def see_through(lease: Lease, runner: Runner) -> bool:
     """Supervise the execution to its end; False when it was left to another worker before that."""
-    with structlog.contextvars.bound_contextvars(execution=lease.execution_id, lease=lease.token), keeper.holding(lease):
+    with (
+        structlog.contextvars.bound_contextvars(execution=lease.execution_id, lease=lease.token),
+        keeper.holding(lease),
+    ):
         try:
             with released():
                 _Supervision(lease, runner).run()
@@ -54,7 +57,8 @@ def see_through(lease: Lease, runner: Runner) -> bool:
                 lease.release()
             log.info("detached")
         except (OperationalError, InterfaceError) as exc:
-            log.warning("database_away", error=str(exc))  # the lease runs out and somebody goes on from the stored offset
+            # The lease runs out and somebody goes on from the stored offset.
+            log.warning("database_away", error=str(exc))
         return False
 
 
@@ -175,4 +179,6 @@ class _Supervision:
         if not self._has_told:
             self._has_told = True
             with released(), transaction.atomic():
-                append(self.execution.stream, [NewEvent("notice", {"text": f"{text} ({error})", **self.execution.tags})])
+                append(
+                    self.execution.stream, [NewEvent("notice", {"text": f"{text} ({error})", **self.execution.tags})]
+                )

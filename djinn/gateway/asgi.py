@@ -6,6 +6,6 @@ import os
 
 os.environ["DJANGO_SETTINGS_MODULE"] = "djinn.gateway.settings"
 
-from django.core.asgi import get_asgi_application  # noqa: E402  the settings have to be named first
+from django.core.asgi import get_asgi_application
 
 application = get_asgi_application()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 
 import structlog
 from channels.db import database_sync_to_async
@@ -21,21 +22,20 @@ log = structlog.get_logger(__name__)
 
 def context_of(execution: Execution) -> CallContext:
     """Who asks."""
-    return CallContext(
-        execution=execution.pk, agent=execution.agent, step=execution.step, visit=execution.visit
-    )
+    return CallContext(execution=execution.pk, agent=execution.agent, step=execution.step, visit=execution.visit)
 
 
-async def metered(provider: Provider, name: ModelName, body: Body, context: CallContext) -> AsyncIterator[Body]:
+async def metered(provider: Provider, name: ModelName, body: Body, context: CallContext) -> AsyncGenerator[Body]:
     """The provider's chunks; the call's row is completed however the iteration ends. Raises `ProviderError`."""
     call = await database_sync_to_async(open_call)(name=name, context=context)
     began, first, usage = time.monotonic(), None, None
     status, error = ModelCall.Status.ABANDONED, ""
     try:
-        async for chunk in provider.chat(name.model, body, context):
-            first = first or time.monotonic() - began
-            usage = usage_of(chunk) or usage
-            yield chunk
+        async with aclosing(provider.chat(name.model, body, context)) as chunks:
+            async for chunk in chunks:
+                first = first or time.monotonic() - began
+                usage = usage_of(chunk) or usage
+                yield chunk
         status = ModelCall.Status.ANSWERED
     except ProviderError as exc:
         status, error = ModelCall.Status.FAILED, str(exc)
@@ -55,7 +55,8 @@ async def _close(
 
 def whole_answer(chunks: list[Body]) -> Body:
     """The chunks of one answer put together into a `chat.completion`."""
-    text, calls, finish = "", {}, "stop"
+    text, finish = "", "stop"
+    calls: dict[int, Body] = {}
     for choice in (choice for chunk in chunks for choice in chunk.get("choices") or [] if choice.get("index", 0) == 0):
         delta = choice.get("delta") or {}
         text += delta.get("content") or ""
@@ -78,7 +79,9 @@ def whole_answer(chunks: list[Body]) -> Body:
 
 
 def _add_call(calls: dict[int, Body], part: Body) -> None:
-    call = calls.setdefault(part.get("index", 0), {"id": "", "type": "function", "function": {"name": "", "arguments": ""}})
+    call = calls.setdefault(
+        part.get("index", 0), {"id": "", "type": "function", "function": {"name": "", "arguments": ""}}
+    )
     call["id"] = part.get("id") or call["id"]
     function = part.get("function") or {}
     call["function"]["name"] += function.get("name") or ""

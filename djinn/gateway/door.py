@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import ceil
+
 from channels.db import database_sync_to_async
 from django.http import HttpRequest, JsonResponse
 
@@ -22,5 +24,5 @@ def refusal(status: int, message: str, *, kind: str, retry_after_seconds: float 
     """An error in OpenAI's shape."""
     response = JsonResponse({"error": {"message": message, "type": kind, "code": status}}, status=status)
     if retry_after_seconds is not None:
-        response["Retry-After"] = str(round(retry_after_seconds))
+        response["Retry-After"] = str(ceil(retry_after_seconds))
     return response

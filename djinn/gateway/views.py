@@ -8,6 +8,7 @@ from contextlib import aclosing
 from typing import Any
 
 import structlog
+from django.core.exceptions import RequestDataTooBig
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, JsonResponse, StreamingHttpResponse
 from django.views.decorators.csrf import csrf_exempt
 
@@ -23,6 +24,11 @@ log = structlog.get_logger(__name__)
 REFUSED = "authentication_error"
 
 
+async def not_here(request: HttpRequest, *args: object, **kwargs: object) -> JsonResponse:
+    """Any other path."""
+    return refusal(404, "The gateway has no such endpoint.", kind="invalid_request_error")
+
+
 async def healthz(request: HttpRequest) -> HttpResponse:
     """The gateway answers."""
     return HttpResponse("ok")
@@ -33,7 +39,9 @@ async def models(request: HttpRequest) -> JsonResponse:
     execution = await execution_of(request)
     if execution is None:
         return refusal(401, "This token opens nothing.", kind=REFUSED)
-    return JsonResponse({"object": "list", "data": [{"id": execution.model, "object": "model"}] if execution.model else []})
+    return JsonResponse(
+        {"object": "list", "data": [{"id": execution.model, "object": "model"}] if execution.model else []}
+    )
 
 
 @csrf_exempt
@@ -46,6 +54,8 @@ async def chat_completions(request: HttpRequest) -> HttpResponseBase:
         return refusal(401, "This token opens nothing.", kind=REFUSED)
     try:
         body = _body(request)
+    except RequestDataTooBig:
+        return refusal(413, "The request is too large.", kind="invalid_request_error")
     except UserError as exc:
         return refusal(400, exc.message, kind="invalid_request_error")
     if body["model"] != execution.model:
@@ -59,7 +69,7 @@ async def _answer(execution: Execution, body: Body) -> HttpResponseBase:
         name = parse_model(execution.model)
         chunks = metered(find_provider(name.provider), name, body, context_of(execution))
         if not is_streamed:
-            return JsonResponse(whole_answer([chunk async for chunk in chunks]))
+            return JsonResponse(_whole([chunk async for chunk in chunks]))
         first = await anext(chunks, None)
     except ProviderError as exc:
         log.warning("provider_refused", execution=execution.pk, status=exc.status, error=str(exc))
@@ -85,7 +95,15 @@ async def _events(first: Body | None, chunks: Any) -> AsyncIterator[bytes]:
 
 
 def _event(value: Body) -> bytes:
-    return b"data: " + json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode() + b"\n\n"
+    """ASCII with escapes: a character that the provider cut in two, half in each of two chunks, survives the way."""
+    return b"data: " + json.dumps(value, separators=(",", ":")).encode() + b"\n\n"
+
+
+def _whole(chunks: list[Body]) -> Body:
+    try:
+        return whole_answer(chunks)
+    except (AttributeError, TypeError) as exc:
+        raise ProviderError("the provider's chunks do not make an answer", permanent=False) from exc
 
 
 def _body(request: HttpRequest) -> Body:
@@ -93,7 +111,11 @@ def _body(request: HttpRequest) -> Body:
         body = json.loads(request.body)
     except (ValueError, RecursionError) as exc:
         raise UserError(f"The body is not JSON: {exc}") from exc
-    if not isinstance(body, dict) or not isinstance(body.get("model"), str) or not isinstance(body.get("messages"), list):
+    if (
+        not isinstance(body, dict)
+        or not isinstance(body.get("model"), str)
+        or not isinstance(body.get("messages"), list)
+    ):
         raise UserError("The body needs a model and messages.")
     if not all(isinstance(message, dict) for message in body["messages"]):
         raise UserError("Each message must be an object.")

@@ -33,7 +33,7 @@ class Problem:
         return ": ".join([*place, self.message])
 
 
-class PipelineInvalid(Exception):  # noqa: N818 (a state of the input, as all over this package)
+class PipelineInvalid(Exception):
     """A pipeline file that cannot be run; `problems` holds everything wrong with it, in the order of lines."""
 
     def __init__(self, problems: Iterable[Problem]) -> None:
@@ -41,7 +41,7 @@ class PipelineInvalid(Exception):  # noqa: N818 (a state of the input, as all ov
         super().__init__("\n".join(str(problem) for problem in self.problems))
 
 
-class InputsInvalid(Exception):  # noqa: N818 (a state of the input, as all over this package)
+class InputsInvalid(Exception):
     """Inputs that a run cannot start with; `problems` maps an input's name to what is wrong with it."""
 
     def __init__(self, problems: Mapping[str, str]) -> None:
@@ -49,7 +49,7 @@ class InputsInvalid(Exception):  # noqa: N818 (a state of the input, as all over
         super().__init__("; ".join(f"{name}: {message}" for name, message in self.problems.items()))
 
 
-class TemplateInvalid(Exception):  # noqa: N818 (a state of the input, as all over this package)
+class TemplateInvalid(Exception):
     """A template that is refused, or whose rendering passed a bound.
 
     `line` counts from 1 in the template; 0 is unknown.

@@ -79,7 +79,7 @@ _SIZE = re.compile(r"([0-9]{1,9}) ?([kmg]?)(?:i?b)?", re.IGNORECASE)
 _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
-class Wrong(Exception):  # noqa: N818 (never leaves this package)
+class Wrong(Exception):
     """A value that a reader refuses; the message says what it should be."""
 
 

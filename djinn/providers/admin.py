@@ -9,6 +9,7 @@ from djinn.providers.models import ModelCall
 @admin.register(ModelCall)
 class ModelCallAdmin(ReadOnlyAdmin):
     list_display = (
-        "pk", "provider", "model", "agent", "status", "input_tokens", "output_tokens", "cost_usd", "seconds", "started_at",
+        "pk", "provider", "model", "agent", "status",
+        "input_tokens", "output_tokens", "cost_usd", "seconds", "started_at",
     )  # fmt: skip
     list_filter = ("status", "provider", "model", "agent")

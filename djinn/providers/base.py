@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -31,5 +31,5 @@ class Provider(Protocol):
 
     name: str
 
-    def chat(self, model: str, body: Body, context: CallContext) -> AsyncIterator[Body]:
+    def chat(self, model: str, body: Body, context: CallContext) -> AsyncGenerator[Body]:
         """The chunks (`chat.completion.chunk`) of one answer, the last one with `usage`; raises `ProviderError`."""

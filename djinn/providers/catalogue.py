@@ -1,8 +1,8 @@
 """Which providers there are: those we know by name, when their key is in the environment, and those it describes.
 
 A provider that we do not know is described by two variables, for example for a server in the house:
-`DJINN_PROVIDER_LOCAL_URL=http://127.0.0.1:11434/v1` and, if it wants one, `DJINN_PROVIDER_LOCAL_KEY`. The same variables
-override a known one. A model is written `provider/model`.
+`DJINN_PROVIDER_LOCAL_URL=http://127.0.0.1:11434/v1` and, if it wants one, `DJINN_PROVIDER_LOCAL_KEY`. The same
+variables override a known one. A model is written `provider/model`.
 """
 
 from __future__ import annotations
@@ -56,9 +56,11 @@ def find_provider(name: str, *, environment: Mapping[str, str] | None = None) ->
         return ScriptedProvider(settings.PIPELINES_DIRECTORY / "scripts")
     values = os.environ if environment is None else environment
     url, key_variable = _place(name, values)
-    key = values.get(f"{_prefix(name)}_KEY") or values.get(key_variable, "")
+    key = (values.get(f"{_prefix(name)}_KEY") or values.get(key_variable, "")).strip()
     if not key and f"{_prefix(name)}_URL" not in values:
         raise UserError(f"Provider {name!r} has no key: set {key_variable} in the gateway's environment.")
+    if not (key.isascii() and key.isprintable()):
+        raise UserError(f"The key of provider {name!r} holds characters that no key has.")
     return CompatibleProvider(name, base_url=url, key=key)
 
 

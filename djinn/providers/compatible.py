@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
+import re
+from collections.abc import AsyncGenerator
 from typing import Any
 
 import httpx2
@@ -13,6 +14,9 @@ from djinn.providers.base import Body, CallContext, ProviderError
 TIMEOUT = httpx2.Timeout(connect=10, read=300, write=60, pool=10)
 PASSING = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
 LONGEST_LINE = 4 * 1024 * 1024
+LONGEST_WORDS = 500
+_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
+_SECONDS = re.compile(r"[0-9]{1,6}(\.[0-9]{1,6})?")
 
 
 class CompatibleProvider:
@@ -20,57 +24,91 @@ class CompatibleProvider:
 
     def __init__(self, name: str, *, base_url: str, key: str) -> None:
         self.name = name
+        self._key = key
         self._url = base_url.rstrip("/") + "/chat/completions"
-        self._headers = {"Authorization": f"Bearer {key}"} if key else {}
+        self._headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {key}"} if key else {})
 
-    async def chat(self, model: str, body: Body, context: CallContext) -> AsyncIterator[Body]:
+    async def chat(self, model: str, body: Body, context: CallContext) -> AsyncGenerator[Body]:
         """The provider's chunks as they come. Nothing is tried again here: the runtime knows how long it may wait."""
         payload = {**body, "model": model, "stream": True, "stream_options": {"include_usage": True}}
+        is_whole = False
         try:
-            async with httpx2.AsyncClient(timeout=TIMEOUT, follow_redirects=False) as client:
-                async with client.stream("POST", self._url, json=payload, headers=self._headers) as response:
-                    if response.status_code != 200:
-                        raise await self._refusal(response)
-                    async for line in response.aiter_lines():
-                        if chunk := self._chunk(line):
-                            yield chunk
-        except httpx2.HTTPError as exc:
-            raise ProviderError(f"{self.name}: {exc or type(exc).__name__}", permanent=False, status=502) from exc
+            async with (
+                httpx2.AsyncClient(timeout=TIMEOUT, follow_redirects=False) as client,
+                client.stream("POST", self._url, content=json.dumps(payload), headers=self._headers) as response,
+            ):
+                if response.status_code != 200:
+                    raise await self._refusal(response)
+                async for line in response.aiter_lines():
+                    is_whole = is_whole or line.split() == ["data:", "[DONE]"]
+                    if chunk := self._chunk(line):
+                        is_whole = is_whole or any(choice.get("finish_reason") for choice in chunk["choices"])
+                        yield chunk
+        except (httpx2.HTTPError, httpx2.InvalidURL) as exc:
+            raise self._error(str(exc) or type(exc).__name__) from exc
+        if not is_whole:
+            raise self._error("broke off before the end of its answer")
 
     def _chunk(self, line: str) -> Body | None:
+        """The chunk of a line, its `choices` a list of objects; None for a line that holds none."""
         if not line.startswith("data:") or line.endswith("[DONE]"):
             return None
+        if len(line) > LONGEST_LINE:
+            raise self._error("sent a line that is too long")
         try:
-            value = json.loads(line[5:]) if len(line) <= LONGEST_LINE else None
-        except ValueError as exc:
-            raise ProviderError(f"{self.name} sent a line that is not JSON", permanent=False) from exc
-        if not isinstance(value, dict):
-            raise ProviderError(f"{self.name} sent a chunk that is no object", permanent=False)
-        if "error" in value:
-            raise ProviderError(f"{self.name}: {_words(value)}", permanent=False)
-        return value
+            value = json.loads(line[5:])
+        except (ValueError, RecursionError) as exc:
+            raise self._error("sent a line that is not JSON") from exc
+        if isinstance(value, dict) and value.get("error"):
+            raise self._error(_words(value))
+        choices = (value.get("choices") or []) if isinstance(value, dict) else None
+        if not isinstance(choices, list) or not all(isinstance(choice, dict) for choice in choices):
+            raise self._error("sent a line that is no chunk")
+        return {**value, "choices": choices}
 
     async def _refusal(self, response: httpx2.Response) -> ProviderError:
-        """The provider's answer as an error. Its 401 or 403 is ours to mend, so the container hears 502, not its own 401."""
+        """The provider's answer as an error.
+
+        A container hears its status only where asking again can help; anything else, such as a 401 that is ours to
+        mend, is a 400 there.
+        """
         text = (await response.aread())[:4000].decode("utf-8", "replace")
         status = response.status_code
-        return ProviderError(
-            f"{self.name} answered {status}: {_words(text)}",
+        return self._error(
+            f"answered {status}: {_words(text)}",
             permanent=status not in PASSING,
             status=status if status in PASSING else 400,
             retry_after_seconds=_seconds(response.headers.get("Retry-After")),
         )
 
+    def _error(
+        self,
+        words: str,
+        *,
+        permanent: bool = False,
+        status: int = 502,
+        retry_after_seconds: float | None = None,
+    ) -> ProviderError:
+        """An error that can be shown and stored: without the key, which some servers quote when they refuse it."""
+        text = words.replace(self._key, "[the key]") if self._key else words
+        return ProviderError(
+            f"{self.name}: {_UNSTORABLE.sub('?', text)[:LONGEST_WORDS]}",
+            permanent=permanent,
+            status=status,
+            retry_after_seconds=retry_after_seconds,
+        )
+
 
 def _words(answer: Any) -> str:
+    """What an answer says is wrong: the message of its error, else all of it."""
     try:
         value = json.loads(answer) if isinstance(answer, str) else answer
         error = value["error"]
-        return str(error.get("message") if isinstance(error, dict) else error)[:500]
-    except (ValueError, TypeError, KeyError):
-        return str(answer)[:500]
+        return str(error.get("message") if isinstance(error, dict) else error)
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return str(answer)
 
 
 def _seconds(header: str | None) -> float | None:
     """`Retry-After` in seconds; its other form, a date, is not used by model providers."""
-    return float(header) if header and header.replace(".", "", 1).isdigit() else None
+    return float(header) if header and _SECONDS.fullmatch(header) else None

@@ -18,7 +18,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +39,7 @@ class ScriptedProvider:
         self._directory = directory
         self._pause = seconds_between
 
-    async def chat(self, model: str, body: Body, context: CallContext) -> AsyncIterator[Body]:
+    async def chat(self, model: str, body: Body, context: CallContext) -> AsyncGenerator[Body]:
         """The turn's words one by one, then its tool calls, then the usage (a word counts as a token)."""
         turn = self._turn(model, body, context)
         words = PIECE.findall(turn.get("say") or "")

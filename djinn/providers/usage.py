@@ -14,6 +14,8 @@ from genai_prices import calc_price
 log = structlog.get_logger(__name__)
 
 SIX_PLACES = Decimal("0.000001")
+MOST_TOKENS = 2**31 - 1
+"""What a column of the bill holds."""
 
 
 @dataclass(frozen=True)
@@ -26,16 +28,17 @@ class Usage:
 
 
 def usage_of(chunk: Mapping[str, Any]) -> Usage | None:
-    """The usage that a chunk or an answer states, in OpenAI's shape, or None when it states none."""
+    """The usage that a chunk or an answer states, in OpenAI's shape, or None when it states none that can be."""
     stated = chunk.get("usage")
     if not isinstance(stated, Mapping):
         return None
-    details = stated.get("prompt_tokens_details") or {}
-    return Usage(
-        input=int(stated.get("prompt_tokens") or 0),
-        output=int(stated.get("completion_tokens") or 0),
-        cached=int(details.get("cached_tokens") or 0),
-    )
+    details = stated.get("prompt_tokens_details")
+    cached = details.get("cached_tokens") if isinstance(details, Mapping) else 0
+    tokens = [stated.get("prompt_tokens") or 0, stated.get("completion_tokens") or 0, cached or 0]
+    if not all(isinstance(count, int) and 0 <= count <= MOST_TOKENS for count in tokens):
+        log.warning("usage_not_understood", stated=tokens)
+        return None
+    return Usage(input=tokens[0], output=tokens[1], cached=min(tokens[2], tokens[0]))
 
 
 def cost_usd(provider: str, model: str, usage: Usage) -> Decimal | None:

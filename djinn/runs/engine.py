@@ -150,8 +150,8 @@ def _finish(run: Run, finish: Finish) -> None:
     message = finish.message
     if finish.status == "failed" and last is not None and last.message:
         message = f"{message} ({last.message})"
-    columns = {"reason": finish.reason, "message": message[:LONGEST_MESSAGE], "ended_at": DatabaseClock()}
-    if transition(run, RunStatus(finish.status), moves=RUN_MOVES, **columns):
+    columns: dict[str, Any] = {"reason": finish.reason, "message": message[:LONGEST_MESSAGE]}
+    if transition(run, RunStatus(finish.status), moves=RUN_MOVES, ended_at=DatabaseClock(), **columns):
         append(
             run.stream,
             [NewEvent("run_finished", {"status": finish.status, "reason": finish.reason, "message": message})],

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
+from django.contrib.auth.models import AnonymousUser
 from django.db.models import QuerySet
 from django.utils import timezone
 
@@ -17,7 +18,7 @@ from djinn.runs.models import Run, StepRun
 from djinn.runs.states import StepStatus
 
 
-def runs_seen_by(user: User) -> QuerySet[Run]:
+def runs_seen_by(user: User | AnonymousUser) -> QuerySet[Run]:
     """The runs that the person may see: all for a viewer, else those that they started."""
     if not user.is_authenticated:
         return Run.objects.none()

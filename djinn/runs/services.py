@@ -35,8 +35,8 @@ def start_run(
 ) -> Run:
     """A new run, QUEUED, with the pipeline, the agents and the inputs as they are now.
 
-    With an `idempotency_key` that this person used before, the run that it started then. Raises `NotFound` for an unknown
-    pipeline, `UserError` for a broken one, wrong inputs (`details` by input) or a model that no provider serves.
+    With an `idempotency_key` that this person used before, the run that it started then. Raises `NotFound` for an
+    unknown pipeline, `UserError` for a broken one, wrong inputs (`details` by input) or a model that nobody serves.
     """
     if idempotency_key and (earlier := _started_before(user, idempotency_key, pipeline_id)):
         return earlier

@@ -6,8 +6,8 @@
     StepRun  QUEUED ──> RUNNING ──> SUCCEEDED | FAILED | CANCELLED
                 └──────────────────> FAILED | CANCELLED
 
-A retry, a loop's next round or a revisit is a new step run. Final is final, in Python by `transition()`, in the database
-by a trigger.
+A retry, a loop's next round or a revisit is a new step run. Final is final, in Python by `transition()`, in the
+database by a trigger.
 """
 
 from __future__ import annotations

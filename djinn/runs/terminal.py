@@ -130,9 +130,8 @@ def print_result(view: RunView, console: Console, *, url: str) -> None:
     if run.message:
         console.print(f"  {escape(run.message)}")
     cost = "unknown" if view.bill.cost_usd is None else f"${view.bill.cost_usd:.4f}"
-    console.print(
-        f"  {view.bill.calls} model calls, {view.bill.input_tokens} tokens in, {view.bill.output_tokens} out, cost {cost}"
-    )
+    tokens = f"{view.bill.input_tokens} tokens in, {view.bill.output_tokens} out"
+    console.print(f"  {view.bill.calls} model calls, {tokens}, cost {cost}")
     console.print(f"  page: {url}/runs/{run.pk}/", soft_wrap=True)
 
 

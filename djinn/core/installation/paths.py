@@ -28,7 +28,7 @@ class Installation:
 
     @property
     def sockets(self) -> Path:
-        """The folder of the Unix sockets: in the home, or in the temporary directory when the home's path is too long."""
+        """The folder of the Unix sockets: in the home, or in the temporary directory when that path is too long."""
         inside = self.home / "run"
         longest = inside / "postgres" / ".s.PGSQL.5432.lock"
         if len(os.fsencode(longest)) <= LONGEST_SOCKET_PATH:

@@ -50,8 +50,8 @@ class _Child:
 class Supervisor:
     """Keeps children running. Not thread-safe: one loop owns it.
 
-    Each child leads a session of its own, so that Ctrl-C in the terminal reaches us alone, and gets its stop signal from
-    the kernel when we are killed ourselves.
+    Each child leads a session of its own, so that Ctrl-C in the terminal reaches us alone, and gets its stop signal
+    from the kernel when we are killed ourselves.
     """
 
     def __init__(self, *, directory: Path, logs: Path) -> None:

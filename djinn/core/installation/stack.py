@@ -78,11 +78,12 @@ class Stack:
         self._has_processes = True
         socket_path = self.installation.gateway_directory / "gateway.sock"
         agents = ("worker", "-Q", f"agents,agents@{self._host_name}", "-c", str(self._executions), "-n", "agents@%h")
+        page = http.client.HTTPConnection("127.0.0.1", self.port, timeout=2)
         for process in (
             Process("gateway", _uvicorn("djinn.gateway.asgi", "--uds", str(socket_path)), environment,
                     is_ready=lambda: _answers(_UnixConnection(socket_path), "/healthz")),
             Process("web", _uvicorn("djinn.asgi", "--host", "127.0.0.1", "--port", str(self.port)), environment,
-                    is_ready=lambda: _answers(http.client.HTTPConnection("127.0.0.1", self.port, timeout=2), "/healthz")),
+                    is_ready=lambda: _answers(page, "/healthz")),
             Process("control", _celery("worker", "-Q", "control", "-c", "4", "-n", "control@%h"), environment),
             Process("agents", _celery(*agents), environment),
             Process("beat", _celery("beat", "--pidfile="), environment),

@@ -71,7 +71,7 @@ def check_tests_fail(package: Path) -> None:
 
 
 def check_tests_passed(view: RunView) -> None:
-    """Raise `CommandError` unless the last step TEST passed on the very tree that the run left, and that tree is a new one.
+    """Raise `CommandError` unless the last step TEST passed on the very tree that the run left, a changed one.
 
     The tests ran in the step's container: what agents wrote is never run on the host.
     """
@@ -90,7 +90,7 @@ def _ensure_up(exit_stack: ExitStack, *, port: int, say: Any) -> str:
     """The URL of the running stack, started here when there is none."""
     if is_running(settings.INSTALLATION):
         say("Using the stack that is running already.")
-        return settings.BASE_URL
+        return str(settings.BASE_URL)
     stack = exit_stack.enter_context(Stack(settings.INSTALLATION, port=free_port(port), host_name=settings.HOST_NAME))
     boot(stack, say=say)
     return stack.url
