@@ -59,6 +59,7 @@ class Live:
             "PYTHONUNBUFFERED": "1",
             **(environment or {}),
         }
+        self._engine = self._environment.get("DOCKER_HOST", "unix:///var/run/docker.sock")
         self.process: subprocess.Popen[bytes] | None = None
         self._key = ""
 
@@ -96,7 +97,7 @@ class Live:
             for pid in self.processes():
                 os.kill(pid, signal.SIGKILL)
             for container in self.containers():
-                docker("rm", "-f", container)
+                self.docker("rm", "-f", container)
             shutil.rmtree(self.home, ignore_errors=True)
 
     # --- its processes and containers ---------------------------------------------------------------------------------
@@ -142,7 +143,16 @@ class Live:
         """Names of this installation's containers."""
         label = f"label=djinn.installation={self._environment['DJINN_INSTALLATION']}"
         options = ("--all",) if all_of_them else ()
-        return docker("ps", *options, "--filter", label, "--format", "{{.Names}}").split()
+        return self.docker("ps", *options, "--filter", label, "--format", "{{.Names}}").split()
+
+    def sockets(self) -> list[str]:
+        """Every Unix socket in the home, by its path there."""
+        home = self.installation.home
+        return [str(path.relative_to(home)) for path in home.rglob("*") if path.is_socket()]
+
+    def docker(self, *arguments: str) -> str:
+        """What the command `docker` printed, of the engine that this stack uses."""
+        return docker("--host", self._engine, *arguments)
 
     def manage(self, *arguments: str, seconds: float = 60.0) -> subprocess.CompletedProcess[str]:
         """Run a command of `manage.py` against this stack."""

@@ -27,7 +27,10 @@ def undisturbed(live: Live) -> int:
 def results_of(live: Live, run: int) -> list[Any]:
     """What the steps produced, and the whole change: what a disturbed run must have in common with an undisturbed one."""
     steps = live.steps(run)
-    return [[(s["step"], s["visit"], s["attempt"], s["status"], s["outputs"], s["diff"]) for s in steps], steps[-1]["run_diff"]]
+    return [
+        [(s["step"], s["visit"], s["attempt"], s["status"], s["outputs"], s["diff"]) for s in steps],
+        steps[-1]["run_diff"],
+    ]
 
 
 def assert_every_record_is_in_the_log_once(live: Live, run: int) -> None:
@@ -65,7 +68,9 @@ def killed(live: Live, undisturbed: int) -> int:
     return run
 
 
-def test_a_run_whose_worker_was_killed_succeeds_like_an_undisturbed_one(live: Live, killed: int, undisturbed: int) -> None:
+def test_a_run_whose_worker_was_killed_succeeds_like_an_undisturbed_one(
+    live: Live, killed: int, undisturbed: int
+) -> None:
     assert live.run_row(killed)["status"] == "succeeded"
     assert results_of(live, killed) == results_of(live, undisturbed)
 

@@ -1,0 +1,25 @@
+"""Fixtures for tests of more than one folder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from pytest_django import Settings
+
+from djinn.core.installation.paths import Installation
+from djinn.executions import places
+
+
+@pytest.fixture
+def home(tmp_path: Path, settings: Settings) -> Iterator[Installation]:
+    """An installation of the test's own with an empty folder of pipelines: numbers of rows begin anew in each worker."""
+    installation = Installation(tmp_path / "var")
+    installation.make_directories()
+    settings.INSTALLATION = installation
+    settings.PIPELINES_DIRECTORY = tmp_path / "pipelines"
+    settings.PIPELINES_DIRECTORY.mkdir()
+    places._chosen.cache_clear()
+    yield installation
+    places._chosen.cache_clear()
