@@ -5,6 +5,7 @@
   const SILENCE_MS = 40000; // the server speaks every 15 s
   const NEAR_PX = 80;
   const FINAL = { 4400: "this page's address is broken; load it again", 4401: "not live: log in again", 4403: "not live: you may not see this run" };
+  const WHOLE = ["run-status", "run-actions", "steps", "results"];
   const log = document.getElementById("log");
   const words = document.getElementById("connection");
   let heard = Date.now();
@@ -44,6 +45,12 @@
     const range = /^<span id="cursor"[^>]* data-after="(\d+)"/.exec(event.detail.message);
     if (range && range[1] !== cursor()) event.preventDefault(); // of a connection that was replaced: the page has this already
     follows = isAtEnd();
+  });
+  document.body.addEventListener("htmx:oobBeforeSwap", (event) => {
+    // What says the same as before stays: nothing is announced twice, and what the reader opened or focused remains so.
+    const { target, fragment } = event.detail;
+    const isSame = target.textContent.trim() === fragment.textContent.trim();
+    if (WHOLE.includes(target.id) && isSame) event.detail.shouldSwap = false;
   });
   document.body.addEventListener("htmx:wsAfterMessage", () => {
     const below = log.getBoundingClientRect().bottom - window.innerHeight;
