@@ -233,11 +233,12 @@ def test_the_reader_is_taken_along_only_from_the_end(web: WebProcess, chromium: 
     assert (followed > 0, page.evaluate("scrollY")) == (True, 0)
 
 
-def test_cancelling_works_from_the_page_and_without_a_script(
-    web: WebProcess, chromium: Browser, operator: User
+@pytest.mark.parametrize("has_scripts", [True, False])
+def test_cancelling_works_with_and_without_scripts(
+    web: WebProcess, chromium: Browser, operator: User, has_scripts: bool
 ) -> None:
     run = make_run(operator)
-    page, complaints = open_run(chromium, web, run)
+    page, complaints = open_run(chromium, web, run, has_scripts=has_scripts)
     page.click("text=Cancel the run…")
     page.click(f"text=Yes, cancel run #{run.pk}")
     page.wait_for_selector("#run-status >> text=cancel requested by olga")
