@@ -14,7 +14,7 @@ from djinn.executions import places
 
 @pytest.fixture
 def home(tmp_path: Path, settings: Settings) -> Iterator[Installation]:
-    """An installation of the test's own with an empty folder of pipelines: numbers of rows begin anew in each worker."""
+    """An installation of the test's own, its folder of pipelines empty; row numbers begin anew in each worker of xdist."""
     installation = Installation(tmp_path / "var")
     installation.make_directories()
     settings.INSTALLATION = installation

@@ -25,7 +25,7 @@ def undisturbed(live: Live) -> int:
 
 
 def results_of(live: Live, run: int) -> list[Any]:
-    """What the steps produced, and the whole change: what a disturbed run must have in common with an undisturbed one."""
+    """Outputs, changes and the whole change: what a disturbed run must have in common with an undisturbed one."""
     steps = live.steps(run)
     return [
         [(s["step"], s["visit"], s["attempt"], s["status"], s["outputs"], s["diff"]) for s in steps],

@@ -1,0 +1,245 @@
+"""Messages that come twice, late, out of order or never: the rows decide."""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from django.db import connection, transaction
+
+from djinn.executions.models import Execution
+from djinn.runs import engine, tasks
+from djinn.runs.models import Run
+from djinn.runs.states import RUN_FINAL
+from djinn.runs.sweep import LOCK, sweep
+from tests.make import begin, failed, history, open_steps, played, state_of, step, succeeded, told, work
+
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("home")]
+
+STEP_TASKS = (tasks.prepare_step, tasks.execute_step, tasks.settle_step)
+UNKNOWN = 10**9
+
+
+def branching() -> Run:
+    """A run that goes back once and ends with a failure: A, B, C, B, C, D."""
+    return begin(
+        step("A", onComplete="B"),
+        step("B", played(finished=succeeded(NOTES="{{ NOTES }}x")), outputs=["NOTES"], onComplete="C"),
+        step(
+            "C",
+            played(finished=succeeded(WORD="{% if NOTES == 'xx' %}END{% else %}ON{% endif %}")),
+            outputs=["WORD"],
+            onResult={"ON": {"goto": "B"}, "END": {"goto": "D"}},
+        ),
+        step("D", played(finished=failed())),
+    )
+
+
+EXPECTED = [
+    ("A", 1, 1, "succeeded", ""),
+    ("B", 1, 1, "succeeded", ""),
+    ("C", 1, 1, "succeeded", ""),
+    ("B", 2, 1, "succeeded", ""),
+    ("C", 2, 1, "succeeded", ""),
+    ("D", 1, 1, "failed", "error"),
+]
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_any_order_of_any_messages_leads_to_the_same_history(seed: int) -> None:
+    chance = random.Random(seed)
+    run = branching()
+    for _ in range(600):
+        if Run.objects.filter(pk=run.pk, status__in=RUN_FINAL).exists():
+            break
+        numbers = [*run.step_runs.values_list("pk", flat=True), UNKNOWN]
+        chance.choice(STEP_TASKS)(chance.choice(numbers[-3:]))
+        if chance.random() < 0.3:
+            tasks.advance_run(chance.choice([run.pk, UNKNOWN]))
+    assert history(run) == EXPECTED
+    assert [data["step"] for _, data in told(run, "step_started")] == ["A", "B", "C", "B", "C", "D"]
+    assert Execution.objects.filter(stream=run.stream).count() == len(EXPECTED)
+
+
+def test_a_run_that_has_ended_is_moved_by_no_message() -> None:
+    run = work(begin(step("A"), step("B")))
+    before, log = state_of(run), told(run)
+    for number in run.step_runs.values_list("pk", flat=True):
+        for task in (*STEP_TASKS, tasks.fail_step):
+            task(number)
+    tasks.advance_run(run.pk)
+    assert (state_of(run), told(run)) == (before, log)
+
+
+def test_messages_for_rows_that_do_not_exist_are_ignored() -> None:
+    for task in (*STEP_TASKS, tasks.fail_step, tasks.advance_run):
+        task(UNKNOWN)
+
+
+def together(count: int, action: Callable[[], Any]) -> list[Exception]:
+    """Do it in many threads at the same moment; what was raised."""
+    barrier, raised = threading.Barrier(count), []
+
+    def one() -> None:
+        barrier.wait(10)
+        try:
+            action()
+        except Exception as exc:  # the test looks at it
+            raised.append(exc)
+        finally:
+            connection.close()
+
+    threads = [threading.Thread(target=one) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    return raised
+
+
+def test_workers_that_all_hear_every_message_at_once_do_each_step_once() -> None:
+    run = begin(step("A"), step("B"), step("C"))
+
+    def hear() -> None:
+        for _ in range(12):
+            tasks.advance_run(run.pk)
+            for number in open_steps(run):
+                for task in STEP_TASKS:
+                    task(number)
+
+    assert together(4, hear) == []
+    assert history(work(run)) == [(name, 1, 1, "succeeded", "") for name in "ABC"]
+    assert [kind for kind, _ in told(run, "ready", "step_started")] == ["step_started", "ready"] * 3
+
+
+# --- Never: the sweep -------------------------------------------------------------------------------------------------
+def age(seconds: float) -> None:
+    """Let every row be older than it is."""
+    with connection.cursor() as cursor:
+        cursor.execute("UPDATE runs_run SET created_at = created_at - make_interval(secs => %s)", [seconds])
+        cursor.execute("UPDATE runs_steprun SET queued_at = queued_at - make_interval(secs => %s)", [seconds])
+        cursor.execute("UPDATE executions_execution SET created_at = created_at - make_interval(secs => %s)", [seconds])
+
+
+def test_the_sweep_leaves_rows_that_are_young_alone() -> None:
+    run = begin(step("A"))
+    assert sweep() == 0
+    engine.advance_run(run.pk)
+    assert sweep() == 0
+    engine.prepare_step(open_steps(run)[0])
+    assert sweep() == 0
+
+
+def test_the_sweep_rings_for_a_run_that_nobody_has_looked_at() -> None:
+    begin(step("A"))
+    age(4)
+    assert sweep() == 1
+
+
+def test_the_sweep_rings_for_a_step_without_an_execution() -> None:
+    run = begin(step("A"))
+    engine.advance_run(run.pk)
+    age(4)
+    assert sweep() == 1
+
+
+def test_the_sweep_rings_for_an_execution_that_nobody_has_claimed() -> None:
+    run = begin(step("A"))
+    engine.advance_run(run.pk)
+    engine.prepare_step(open_steps(run)[0])
+    age(4)
+    assert sweep() == 1
+
+
+def test_the_sweep_rings_for_an_expired_lease_at_once() -> None:
+    run = begin(step("A"))
+    engine.advance_run(run.pk)
+    engine.prepare_step(open_steps(run)[0])
+    Execution.objects.update(lease_token=1)
+    with connection.cursor() as cursor:
+        cursor.execute("UPDATE executions_execution SET lease_expires_at = clock_timestamp() - interval '10 ms'")
+    assert sweep() == 1
+
+
+def test_the_sweep_leaves_a_running_lease_alone() -> None:
+    run = begin(step("A"))
+    engine.advance_run(run.pk)
+    engine.prepare_step(open_steps(run)[0])
+    with connection.cursor() as cursor:
+        cursor.execute("UPDATE executions_execution SET lease_token = 1, lease_expires_at = clock_timestamp() + '5 s'")
+    age(60)
+    assert sweep() == 0
+
+
+def test_the_sweep_rings_for_a_step_whose_execution_has_ended() -> None:
+    run = begin(step("A"))
+    engine.advance_run(run.pk)
+    (number,) = open_steps(run)
+    engine.prepare_step(number)
+    engine.execute_step(number)
+    with connection.cursor() as cursor:
+        cursor.execute("ALTER TABLE executions_execution DISABLE TRIGGER executions_guard")
+        cursor.execute("UPDATE executions_execution SET ended_at = ended_at - interval '4 s'")
+        cursor.execute("ALTER TABLE executions_execution ENABLE TRIGGER executions_guard")
+    assert sweep() == 1
+
+
+def test_the_sweep_rings_for_a_retry_when_its_time_has_come_and_not_before() -> None:
+    run = begin(step("A", played(finished=failed()), retries={"max": 1, "backoff": "60s"}))
+    engine.advance_run(run.pk)
+    (number,) = open_steps(run)
+    for task in STEP_TASKS:
+        task(number)
+    age(30)
+    assert sweep() == 0
+    with connection.cursor() as cursor:
+        cursor.execute("UPDATE runs_steprun SET not_before = not_before - interval '61 s'")
+    assert sweep() == 1
+
+
+def test_a_sweep_leaves_the_work_to_one_that_is_at_it() -> None:
+    begin(step("A"))
+    age(4)
+    rung: list[int] = []
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_xact_lock(%s)", [LOCK])
+        assert together(2, lambda: rung.append(sweep())) == []
+    assert rung == [0, 0]
+    assert sweep() == 1
+
+
+# --- What fails in the engine itself ----------------------------------------------------------------------------------
+def test_the_third_crash_of_the_engine_fails_the_step_and_tells_so() -> None:
+    run = begin(step("A"))
+    engine.advance_run(run.pk)
+    (number,) = open_steps(run)
+    engine.prepare_step(number)
+    for _ in range(2):
+        tasks.fail_step(number)
+        assert run.step_runs.get().status == "queued"
+    tasks.fail_step(number)
+    run.refresh_from_db()
+    assert (run.status, run.reason) == ("failed", "error")
+    assert "the engine failed 3 times" in run.message
+
+
+def test_a_step_that_the_engine_gave_up_has_its_container_stopped() -> None:
+    run = begin(step("A"))
+    engine.advance_run(run.pk)
+    (number,) = open_steps(run)
+    engine.prepare_step(number)
+    for _ in range(3):
+        tasks.fail_step(number)
+    assert run.step_runs.get().execution.stop_reason == "error"
+
+
+def test_a_run_whose_definition_cannot_be_read_fails_and_tells_so() -> None:
+    run = begin(step("A"))
+    Run.objects.filter(pk=run.pk).update(definition={"steps": "gone"})
+    tasks.advance_run(run.pk)
+    run.refresh_from_db()
+    assert (run.status, run.reason) == ("failed", "error")
+    assert "cannot be decided" in run.message
