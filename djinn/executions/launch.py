@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from djinn.executions.models import Execution
 from djinn.executions.places import execution_directory, workspace_of
 from djinn.executions.tokens import token_of
 from djinn.runner.base import ContainerSpec, ContainerState, InsidePaths, Limits, Phase, Runner
+from djinn.runner.git import WorkspaceError
 from djinn.runner.source import Source
 from runtime_image.djinn_runtime.protocol import (
     BRIEF_NAME,
@@ -47,7 +49,11 @@ def launch(execution: Execution, lease: Lease, runner: Runner) -> ContainerState
         _make_workspace(execution, lease)
     spec = specification(execution)
     lease.check()
-    _write_brief(execution, directory, runner.paths(spec), owner=runner.owner())
+    try:
+        _write_brief(execution, directory, runner.paths(spec), owner=runner.owner())
+    except OSError as exc:
+        reason = "disk" if exc.errno in {errno.ENOSPC, errno.EDQUOT} else "error"
+        raise WorkspaceError(f"the execution's directory: {exc}", permanent=True, reason=reason) from exc
     lease.check()
     runner.start(spec)
     return runner.inspect(execution.key)

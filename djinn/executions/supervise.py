@@ -101,9 +101,10 @@ class _Supervision:
                 self.state = launch(self.execution, self.lease, self.runner)
                 break
             except (RunnerError, WorkspaceError) as exc:
-                if exc.permanent or time.monotonic() > give_up:
+                self.stop_reason = self.lease.stop_reason
+                if exc.permanent or self.stop_reason or time.monotonic() > give_up:
                     raise
-                self._tell("the container engine does not answer; trying again", str(exc))
+                self._tell("the container cannot be started yet; trying again", str(exc))
             self._pause(1.0)
         self._deadline = time.monotonic() + self._seconds_left()
 

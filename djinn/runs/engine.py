@@ -23,7 +23,7 @@ from djinn.executions.places import present_runner
 from djinn.executions.services import create_execution, drop_unclaimed, request_stop
 from djinn.executions.states import FINAL, ExecutionStatus, Reason
 from djinn.executions.supervise import see_through
-from djinn.pipelines.flow import Finish, Start, next_steps
+from djinn.pipelines.flow import Decision, Finish, Start, next_steps
 from djinn.pipelines.schema import from_snapshot
 from djinn.runs.dispatch import ring_advance, ring_step
 from djinn.runs.models import Run, StepRun
@@ -117,12 +117,23 @@ def _advance(run: Run) -> None:
     is_cancelled = run.cancel_requested_at is not None
     if is_cancelled:
         _stop_open_steps(run)
-    pipeline = from_snapshot(run.definition)
-    for decision in next_steps(pipeline, history_of(run), cancelled=is_cancelled):
+    for decision in _decisions(run, is_cancelled=is_cancelled):
         if isinstance(decision, Start):
             _start_step(run, decision)
         elif isinstance(decision, Finish):
             _finish(run, decision)
+
+
+def _decisions(run: Run, *, is_cancelled: bool) -> tuple[Decision, ...]:
+    """What the flow decides; a snapshot that this version cannot read ends the run once nothing of it is open."""
+    history = history_of(run)
+    try:
+        return next_steps(from_snapshot(run.definition), history, cancelled=is_cancelled)
+    except (ValueError, LookupError, TypeError, AttributeError) as exc:
+        log.exception("run_undecidable", run=run.pk)
+        if not all(past.status.is_final for past in history):
+            return ()
+        return (Finish("failed", Reason.ERROR, f"what comes next cannot be decided: {str(exc)[:500]}"),)
 
 
 def _start_step(run: Run, start: Start) -> None:
