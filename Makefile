@@ -27,7 +27,7 @@ bench: $(VENV)/installed-dev  ## the figures, as ratios within one run
 	$(BIN)/python -m bench
 
 schema: $(VENV)/installed  ## write docs/api-schema.yaml anew
-	$(BIN)/python manage.py spectacular --file docs/api-schema.yaml --validate
+	$(BIN)/python manage.py spectacular --file docs/api-schema.yaml --validate --fail-on-warn
 
 lock:  ## requirements.in -> requirements.txt, with hashes; needs uv
 	uv pip compile -q --generate-hashes --no-emit-index-url --universal --python-version 3.11 \

@@ -174,7 +174,7 @@ SPECTACULAR_SETTINGS = {
     "SERVE_INCLUDE_SCHEMA": False,
     "COMPONENT_SPLIT_REQUEST": True,
     "SERVE_PERMISSIONS": ["rest_framework.permissions.IsAuthenticated"],
-    "ENUM_NAME_OVERRIDES": {"RunStatus": "djinn.runs.states.RunStatus", "StepStatus": "djinn.runs.states.StepStatus"},
+    "ENUM_NAME_OVERRIDES": {"Status": "djinn.runs.states.RunStatus"},  # a step run has the same ones
 }
 DATA_UPLOAD_MAX_MEMORY_SIZE = 2 * 1024 * 1024
 

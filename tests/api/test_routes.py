@@ -1,0 +1,132 @@
+"""Every route of the web process, asked by nobody, an outsider, a viewer, an operator and an administrator."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.test import Client
+from django.urls import URLPattern, URLResolver, get_resolver
+
+from djinn.accounts.models import User
+from tests.dashboard.make import make_run
+
+ROLES = ("nobody", "none", "viewer", "operator", "admin")
+LOGIN = 302
+RUN = "(?P<pk>[0-9]{1,18})/"
+ROUTES: dict[str, list[tuple[str, str, tuple[int, int, int, int, int]]]] = {
+    "healthz": [("GET", "/healthz", (200, 200, 200, 200, 200))],
+    "readyz": [("GET", "/readyz", (200, 200, 200, 200, 200))],
+    "api/v1/^runs/$": [
+        ("GET", "/api/v1/runs/", (401, 200, 200, 200, 200)),
+        ("POST", "/api/v1/runs/", (401, 403, 403, 201, 201)),
+        ("DELETE", "/api/v1/runs/", (401, 403, 403, 405, 405)),
+    ],
+    f"api/v1/^runs/{RUN}$": [
+        ("GET", "/api/v1/runs/{run}/", (401, 404, 200, 200, 200)),
+        ("DELETE", "/api/v1/runs/{run}/", (401, 403, 403, 405, 405)),
+    ],
+    f"api/v1/^runs/{RUN}cancel/$": [
+        ("POST", "/api/v1/runs/{run}/cancel/", (401, 403, 403, 202, 202)),
+        ("GET", "/api/v1/runs/{run}/cancel/", (401, 405, 405, 405, 405)),
+    ],
+    f"api/v1/^runs/{RUN}events/$": [
+        ("GET", "/api/v1/runs/{run}/events/", (401, 404, 200, 200, 200)),
+        ("POST", "/api/v1/runs/{run}/events/", (401, 403, 403, 405, 405)),
+    ],
+    "api/v1/pipelines/": [("GET", "/api/v1/pipelines/", (401, 403, 200, 200, 200))],
+    "api/v1/schema/": [("GET", "/api/v1/schema/", (401, 200, 200, 200, 200))],
+    "api/v1/": [("GET", "/api/v1/nothing/", (404, 404, 404, 404, 404))],
+    "login/": [("GET", "/login/", (200, 200, 200, 200, 200))],
+    "logout/": [("GET", "/logout/", (405, 405, 405, 405, 405)), ("POST", "/logout/", (302, 302, 302, 302, 302))],
+    "": [("GET", "/", (LOGIN, 200, 200, 200, 200))],
+    "runs/<row:pk>/": [("GET", "/runs/{run}/", (LOGIN, 404, 200, 200, 200))],
+    "runs/<row:pk>/cancel/": [
+        ("POST", "/runs/{run}/cancel/", (LOGIN, 403, 403, 302, 302)),
+        ("GET", "/runs/{run}/cancel/", (405, 405, 405, 405, 405)),
+    ],
+    "start/": [("GET", "/start/", (LOGIN, 403, 403, 200, 200))],
+    "start/<str:pipeline>/": [
+        ("GET", "/start/echo/", (LOGIN, 403, 403, 200, 200)),
+        ("POST", "/start/echo/", (LOGIN, 403, 403, 400, 400)),
+        ("GET", "/start/none/", (LOGIN, 403, 403, 404, 404)),
+    ],
+}
+OPEN_ADMIN = {"admin/login/", "admin/logout/", "admin/jsi18n/"}
+"""Django's own doors to the admin, which let everybody in by design."""
+BODY = {"pipeline": "echo", "inputs": {"word": "hello"}}
+
+
+def _routes(patterns: list[URLPattern | URLResolver], before: str = "") -> Iterator[str]:
+    for pattern in patterns:
+        if isinstance(pattern, URLResolver):
+            yield from _routes(pattern.url_patterns, before + str(pattern.pattern))
+        else:
+            yield before + str(pattern.pattern)
+
+
+FOUND = list(_routes(get_resolver().url_patterns))
+ADMIN = sorted(route for route in FOUND if route.startswith("admin/") and route not in OPEN_ADMIN)
+CASES = [
+    pytest.param(method, path, role, status, id=f"{method}-{path}-{role}")
+    for rows in ROUTES.values()
+    for method, path, expected in rows
+    for role, status in zip(ROLES, expected, strict=True)
+]
+
+
+def test_every_route_has_a_row() -> None:
+    assert {route for route in FOUND if not route.startswith("admin/")} == set(ROUTES)
+
+
+@pytest.mark.parametrize(("method", "path", "role", "status"), CASES)
+def test_a_route_answers_each_role_as_the_table_says(
+    people: dict[str, User], pipelines: Path, method: str, path: str, role: str, status: int
+) -> None:
+    run = make_run(people["operator"])
+    answer = _client(people, role).generic(method, path.format(run=run.pk), **_body(path))
+    assert answer.status_code == status
+    if status == LOGIN and role == "nobody" and "logout" not in path:
+        assert answer.headers["Location"].startswith("/login/?next=/")
+
+
+@pytest.mark.parametrize("route", ADMIN)
+def test_a_page_of_the_admin_sends_everybody_but_administrators_to_its_login(
+    people: dict[str, User], route: str
+) -> None:
+    path = "/" + route.partition("<")[0].partition("(?P")[0] + ("1/" if "<" in route else "")
+    for role in ROLES[:-1]:
+        answer = _client(people, role).get(path)
+        assert answer.status_code == LOGIN, f"{role} at {path}"
+        assert answer.headers["Location"].startswith("/admin/login/")
+
+
+@pytest.mark.parametrize("route", [route for route in ADMIN if "<" not in route and "(?P" not in route])
+def test_a_page_of_the_admin_can_be_rendered(people: dict[str, User], route: str) -> None:
+    make_run(people["operator"])
+    answer = _client(people, "admin").get(f"/{route}")
+    not_for_hands = route.endswith("/add/") and answer.status_code == 403  # what the engine writes
+    assert answer.status_code in {200, 302} or not_for_hands or route == "admin/autocomplete/"
+
+
+@pytest.mark.parametrize("role", ["none", "viewer", "operator"])
+def test_an_owner_sees_their_own_run_whatever_their_role(people: dict[str, User], role: str) -> None:
+    run = make_run(people[role])
+    client = _client(people, role)
+    paths = (f"/runs/{run.pk}/", f"/api/v1/runs/{run.pk}/", f"/api/v1/runs/{run.pk}/events/")
+    assert [client.get(path).status_code for path in paths] == [200, 200, 200]
+
+
+def _client(people: dict[str, User], role: str) -> Client:
+    client = Client(raise_request_exception=False)
+    if role != "nobody":
+        client.force_login(people[role])
+    return client
+
+
+def _body(path: str) -> dict[str, Any]:
+    is_json = path == "/api/v1/runs/"
+    return {"data": json.dumps(BODY), "content_type": "application/json"} if is_json else {}
