@@ -15,8 +15,10 @@ from djinn.executions.places import workspace_of
 from djinn.executions.relay import Relay
 from djinn.executions.states import ExecutionStatus, Reason
 from djinn.runner.base import ContainerState, RunnerError
+from djinn.runner.diff import Diff
 from djinn.runner.git import WorkspaceError
 from djinn.runner.journal import JournalRefused
+from djinn.runner.workspace import Workspace
 
 log = structlog.get_logger(__name__)
 
@@ -79,11 +81,17 @@ def _keep_workspace(execution: Execution, lease: Lease) -> dict[str, Any]:
     workspace = workspace_of(execution)
     lease.check()
     snapshot = workspace.snapshot(f"after {execution.step or 'execution'} ({execution.pk})")
-    own = workspace.diff(execution.base_snapshot, snapshot)
-    whole = workspace.diff(execution.origin_snapshot, snapshot)
+    own = _diff(workspace, execution.base_snapshot, snapshot)
+    is_first = execution.base_snapshot == execution.origin_snapshot
+    whole = own if is_first else _diff(workspace, execution.origin_snapshot, snapshot)
     return {
         "result_snapshot": snapshot,
         "diff": own.text,
         "run_diff": whole.text,
         "changes": [asdict(change) for change in own.files],
     }
+
+
+def _diff(workspace: Workspace, before: str, after: str) -> Diff:
+    """The difference of two snapshots; git is not asked about a snapshot and itself."""
+    return Diff("", (), is_cut=False) if before == after else workspace.diff(before, after)
