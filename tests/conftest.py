@@ -14,7 +14,7 @@ from djinn.executions import places
 
 @pytest.fixture
 def home(tmp_path: Path, settings: Settings) -> Iterator[Installation]:
-    """An installation of the test's own, its folder of pipelines empty; row numbers begin anew in each worker of xdist."""
+    """An installation of the test's own: row numbers, and so directories, begin anew in each worker of xdist."""
     installation = Installation(tmp_path / "var")
     installation.make_directories()
     settings.INSTALLATION = installation

@@ -21,7 +21,7 @@ def token_of(execution_id: int) -> str:
 def open_execution_of(token: str) -> Execution | None:
     """The execution that the token opens the gateway for, or None when it is not genuine or its execution has ended."""
     number = token.partition(".")[0]
-    if not (number.isascii() and number.isdigit() and len(number) < 19):
+    if not (token.isascii() and number.isdigit() and len(number) < 19):
         return None
     if not constant_time_compare(token, token_of(int(number))):
         return None

@@ -64,7 +64,8 @@ def _read_text(command: list[str], git_dir: Path, *, max_bytes: int, lock: int) 
             end_group(process)
     if process.returncode and not is_cut:
         raise failure("diff-tree", words)
-    return patch[:max_bytes].decode("utf-8", "replace"), is_cut
+    # Git calls a file text when its first 8000 bytes hold no NUL; behind them one may come, and PostgreSQL takes none.
+    return patch[:max_bytes].decode("utf-8", "replace").replace("\0", "\ufffd"), is_cut
 
 
 def _files(output: bytes) -> tuple[FileChange, ...]:

@@ -38,6 +38,11 @@ def wait_for(what: Callable[[], Any], *, seconds: float = 30.0, why: str = "") -
     return value
 
 
+def measured(text: str) -> None:
+    """Tell a figure to whoever runs the tests with `-s`; nothing is asserted about speed."""
+    sys.stdout.write(f"\n{text}\n")
+
+
 class Live:
     """`manage.py up` in a temporary home, with pipelines of its own beside the demo's."""
 

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from tests.stack.live import Live, wait_for
+from tests.stack.live import Live, measured, wait_for
 
 pytestmark = [pytest.mark.docker, pytest.mark.xdist_group("stack"), pytest.mark.timeout(300)]
 
@@ -54,7 +54,7 @@ def test_a_cancel_stops_the_container_and_ends_the_run(live: Live) -> None:
     wait_for(lambda: is_stopped(live, run), why="the container's end")
     stopped = time.monotonic() - began
     assert live.await_end(run)["status"] == "cancelled"
-    print(f"\ncontainer stopped {stopped:.2f} s, run cancelled {time.monotonic() - began:.2f} s after the request")
+    measured(f"container stopped {stopped:.2f} s, run cancelled {time.monotonic() - began:.2f} s after the request")
     step = live.steps(run)[-1]
     assert (step["status"], step["reason"], step["execution_status"]) == ("cancelled", "cancelled", "killed")
 
@@ -73,7 +73,7 @@ def test_a_cancel_while_no_worker_lives_is_applied_when_one_is_back(live: Live) 
     assert live.pid("agents") == pid
     began = time.monotonic()
     wait_for(lambda: is_stopped(live, run), why="the container's end")
-    print(f"\ncontainer stopped {time.monotonic() - began:.2f} s after the worker was back")
+    measured(f"container stopped {time.monotonic() - began:.2f} s after the worker was back")
     assert live.await_end(run)["status"] == "cancelled"
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.stack.live import Live
+from tests.stack.live import Live, measured
 
 pytestmark = [pytest.mark.docker, pytest.mark.xdist_group("stack"), pytest.mark.timeout(300)]
 
@@ -39,7 +39,7 @@ def test_stopping_leaves_nothing_and_the_next_start_tries_again(own: Live, numbe
     run = own.start("nap")
     own.await_event(run, "output", step="NAP")
     assert len(own.containers()) == 1
-    print(f"\nstopped in {own.down(number):.1f} s")
+    measured(f"stopped in {own.down(number):.1f} s")
     assert (own.processes(), own.containers(), own.sockets()) == ({}, [], [])
     own.up()
     assert own.await_end(run)["status"] == "succeeded"

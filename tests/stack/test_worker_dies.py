@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.stack.live import Live, wait_for
+from tests.stack.live import Live, measured, wait_for
 
 pytestmark = [pytest.mark.docker, pytest.mark.xdist_group("stack"), pytest.mark.timeout(300)]
 
@@ -63,7 +63,7 @@ def killed(live: Live, undisturbed: int) -> int:
     began = time.monotonic()
     live.kill("agents")
     live.await_event(run, "step_adopted", step="FIX")
-    print(f"\nadopted {time.monotonic() - began:.2f} s after the kill (lease: 5 s)")
+    measured(f"adopted {time.monotonic() - began:.2f} s after the kill (lease: 5 s)")
     live.await_end(run)
     return run
 
@@ -125,7 +125,7 @@ def test_a_worker_that_is_stopped_gently_leaves_at_once_and_its_container_goes_o
     began = time.monotonic()
     pid = live.kill("agents", signal.SIGTERM)
     wait_for(lambda: pid not in live.processes(), seconds=20, why="the worker's end")
-    print(f"\nthe worker left after {time.monotonic() - began:.2f} s")
+    measured(f"the worker left after {time.monotonic() - began:.2f} s")
     execution = live.steps(run)[-1]["execution_id"]
     assert live.await_end(run)["status"] == "succeeded"
     assert results_of(live, run) == results_of(live, undisturbed)
