@@ -1,4 +1,4 @@
-"""`python -m bench [NAME...]`: measures, prints one table, and writes it with `--json FILE`. A missed promise exits 0 too."""
+"""Measures Djinn's figures, prints them as one table, and writes them with --json. A missed promise exits 0 too."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rich.console import Console
 
 from bench import containers, hops, log, memory, viewers
 from bench.figures import Figure, print_table, write_json
-from bench.installation import Up, installed, stack
+from bench.installation import BenchFailed, Up, installed, stack
 
 Measure = Callable[[Path, Up], list[Figure]]
 
@@ -27,16 +27,18 @@ NAMES: dict[str, tuple[str, Measure]] = {
 
 def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument(
-        "names", nargs="*", metavar="NAME", help=f"what to measure: {', '.join(NAMES)}; all without one"
-    )
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"{', '.join(NAMES)}; all without one")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there as well")
     options = parser.parse_args(arguments)
     unknown = [name for name in options.names if name not in NAMES]
     if unknown:
         parser.error(f"unknown: {', '.join(unknown)}")
     console = Console(width=None if sys.stdout.isatty() else 160)
-    figures = measure(options.names or list(NAMES))
+    try:
+        figures = measure(options.names or list(NAMES))
+    except BenchFailed as exc:
+        print(f"bench: {exc}", file=sys.stderr)
+        return 1
     print_table(figures, console)
     if options.json:
         write_json(figures, options.json)
@@ -48,6 +50,9 @@ def measure(names: Sequence[str]) -> list[Figure]:
     figures: list[Figure] = []
     with installed() as home:
         for runner in sorted({NAMES[name][0] for name in names}, reverse=True):
+            if runner == "auto":
+                with stack(runner):
+                    pass  # makes database and image: the next start is one of a warm installation
             with stack(runner) as up:
                 for name in names:
                     if NAMES[name][0] == runner:

@@ -1,7 +1,7 @@
 """The baseline of the hops: a bare Celery chain that does nothing, on the same Redis with the same settings.
 
-Named as `-A bench.chain` for its workers, which know nothing of Django: three tasks a step, as a step has, two queues and
-two workers as the stack has. The last task pushes to a list that whoever measures waits for.
+Its workers are started with `-A bench.chain` and know nothing of Django: three tasks a step, as a step has, two queues
+and two workers as the stack has. The last task pushes to a list that whoever measures waits for.
 """
 
 from __future__ import annotations

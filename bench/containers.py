@@ -8,6 +8,7 @@ import statistics
 import subprocess
 import time
 from datetime import datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,14 +50,16 @@ def _steps(seconds: dict[str, list[float]], bare: dict[str, list[float]]) -> lis
     return [
         Figure("container step", later, "s", at_most_ratio=1.3, baseline=baseline, baseline_name="docker run ... true"),
         Figure("container step, bash", later, "s", baseline=shell, baseline_name="docker run ... bash -c true"),
-        Figure("container step, the first of its run", first, "s", baseline=baseline, baseline_name="docker run ... true"),
+        Figure(
+            "container step, the first of its run", first, "s", baseline=baseline, baseline_name="docker run ... true"
+        ),
     ]
 
 
 def _stages(rows: list[dict[str, float]]) -> list[Figure]:
     """Where the time of a step goes, in the order in which it passes."""
     figures = []
-    for begin, end in zip(STAGES, STAGES[1:], strict=False):
+    for begin, end in pairwise(STAGES):
         values = [(row[end] - row[begin]) * 1000 for row in rows]
         figures.append(Figure(f"  {begin} to {end}, p50", percentile(values, 0.5), "ms"))
     return figures

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterator
 from datetime import datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -35,9 +35,7 @@ def measure(home: Path, up: Up) -> list[Figure]:
     with bare_workers(celery_settings()):
         for _ in range(LINES):
             moments = _moments(finished_run("line").pk)
-            hops += [
-                _ms(before["settled"], after["claimed"]) for before, after in zip(moments, moments[1:], strict=False)
-            ]
+            hops += [_ms(before["settled"], after["claimed"]) for before, after in pairwise(moments)]
             lines.append(_ms(moments[0]["queued"], moments[HOPS - 1]["settled"]) / 1000)
             _add_stages(stages, moments)
             bare.append(run_chain(HOPS))
@@ -65,29 +63,22 @@ def _moments(run_id: int) -> list[dict[str, datetime]]:
     """When each step run passed its stages, by the database's clock."""
     from djinn.runs.models import StepRun
 
-    rows = StepRun.objects.filter(run=run_id).select_related("execution").order_by("number")
-    return [
-        {
-            "queued": row.queued_at,
-            "prepared": row.execution.created_at,
-            "claimed": row.started_at,
-            "ready": row.execution.ready_at,
-            "ended": row.execution.ended_at,
-            "settled": row.ended_at,
-        }
-        for row in rows
-    ]
+    names = ("queued", "prepared", "claimed", "ready", "ended", "settled")
+    rows = (
+        StepRun.objects.filter(run=run_id)
+        .order_by("number")
+        .values_list(
+            "queued_at", "execution__created_at", "started_at", "execution__ready_at", "execution__ended_at", "ended_at"
+        )
+    )
+    return [dict(zip(names, row, strict=True)) for row in rows]
 
 
 def _add_stages(stages: dict[str, list[float]], moments: list[dict[str, Any]]) -> None:
-    for before, after in _pairs(moments):
+    for before, after in pairwise(moments):
         known = {"previous": before["settled"], **after}
         for name, begin, end in STAGES:
             stages[name].append(_ms(known[begin], known[end]))
-
-
-def _pairs(moments: list[dict[str, Any]]) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
-    return zip(moments, moments[1:], strict=False)
 
 
 def _ms(begin: datetime, end: datetime) -> float:

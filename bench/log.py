@@ -1,4 +1,4 @@
-"""The event log: appending in batches as the relay makes them, through the relay from a journal file, and bare inserts."""
+"""The event log: appended to in batches as the relay makes them, relayed from a journal file, and bare inserts."""
 
 from __future__ import annotations
 
@@ -46,7 +46,10 @@ def _append_all() -> list[float]:
     for _ in range(10):
         started = time.monotonic()
         for _ in range(EVENTS // 10 // BATCH):
-            batch = [NewEvent("text", _data(n), execution=10**9, offset=n) for _, n in zip(range(BATCH), numbers, strict=False)]
+            batch = [
+                NewEvent("text", _data(n), execution=10**9, offset=n)
+                for _, n in zip(range(BATCH), numbers, strict=False)
+            ]
             with transaction.atomic():
                 append("bench-append", batch)
         seconds.append(time.monotonic() - started)
@@ -82,7 +85,9 @@ def _relay_all(home: Path) -> float:
 
     open_stream("bench-relay")
     tags = {"step_run": 1, "step": "FIX", "visit": 1, "attempt": 1}
-    execution = create_execution(stream="bench-relay", tags=tags, image="none", timeout_seconds=600, host=settings.HOST_NAME)
+    execution = create_execution(
+        stream="bench-relay", tags=tags, image="none", timeout_seconds=600, host=settings.HOST_NAME
+    )
     directory = execution_directory(execution)
     directory.mkdir()
     (directory / JOURNAL_NAME).write_bytes(b"".join(_records()))

@@ -1,4 +1,4 @@
-"""From an event's commit to the browser, with many viewers of one run's page. `python -m bench.viewers` plays the viewers."""
+"""From an event's commit to the browser, with many viewers of one run's page; as a program, it plays the viewers."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MARK = re.compile(r"mark-(\d+)-end")
 
 
 def measure(home: Path, up: Up) -> list[Figure]:
-    """The latencies of every event at every viewer; the viewers are one process of their own, on the same processors."""
+    """The latencies of every event at every viewer; the viewers are a process of their own on the same processors."""
     run_id, after = _open_run()
     viewers = subprocess.Popen(
         [sys.executable, "-m", "bench.viewers", f"ws{up.url.removeprefix('http')}/ws/runs/{run_id}/?after={after}",
