@@ -10,7 +10,6 @@ from django.conf import settings
 
 from djinn.executions.models import Execution
 from djinn.runner.base import Runner
-from djinn.runner.select import choose_runner
 from djinn.runner.workspace import Workspace
 
 _lock = threading.Lock()
@@ -35,6 +34,8 @@ def present_runner() -> Runner:
 
 @cache
 def _chosen() -> Runner:
+    from djinn.runner.select import choose_runner  # the docker package is 20 MB: only who runs containers pays for it
+
     return choose_runner(
         settings.RUNNER, installation=settings.INSTALLATION_NAME, root=settings.INSTALLATION.executions
     )
