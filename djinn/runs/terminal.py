@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from rich.console import Console, Group
@@ -24,6 +26,9 @@ LOOK_SECONDS = 0.1
 TABLE_SECONDS = 0.5
 LONGEST_LINE = 400
 MOST_RESULT_LINES = 12
+COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+"""ECMA-48's control characters but for tab and line feed. A carriage return would write over its line."""
 MARKS = {"queued": "·", "running": "▶", "succeeded": "✔", "failed": "✘", "cancelled": "■"}
 COLOURS = {"queued": "dim", "running": "cyan", "succeeded": "green", "failed": "red", "cancelled": "yellow"}
 
@@ -70,6 +75,7 @@ class Lines:
 
     def of(self, event: LoggedEvent) -> Iterable[Any]:
         """The lines that this event completes or adds."""
+        event = replace(event, data=harmless(event.data))
         data = event.data
         pieces = {"text": "", "thinking": "dim italic", "output": "dim"}
         if event.type in pieces:
@@ -99,6 +105,18 @@ class Lines:
         return Text("  " + text[:LONGEST_LINE], style=self._style)
 
 
+def harmless(value: Any) -> Any:
+    """The JSON value without colours and with every other control character replaced: what agents write could make a
+    terminal rename itself, fill the clipboard or hide what follows."""
+    if isinstance(value, str):
+        return CONTROL.sub("\ufffd", COLOUR.sub("", value))
+    if isinstance(value, Mapping):
+        return {harmless(key): harmless(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [harmless(item) for item in value]
+    return value
+
+
 def step_table(view: RunView) -> Table:
     """The run's step runs, one a row."""
     table = Table(
@@ -123,12 +141,12 @@ def print_result(view: RunView, console: Console, *, url: str) -> None:
     console.print(step_table(view))
     if view.diff:
         console.print(Rule("what the run changed", align="left"))
-        console.print(Syntax(view.diff, "diff", background_color="default", word_wrap=True))
+        console.print(Syntax(harmless(view.diff), "diff", background_color="default", word_wrap=True))
     console.print(Rule(align="left"))
     colour = COLOURS[run.status]
     console.print(f"[{colour}]{MARKS[run.status]} {run.get_status_display()}[/] in {_seconds(view.duration)}")
     if run.message:
-        console.print(f"  {escape(run.message)}")
+        console.print(f"  {escape(harmless(run.message))}")
     cost = "unknown" if view.bill.cost_usd is None else f"${view.bill.cost_usd:.4f}"
     tokens = f"{view.bill.input_tokens} tokens in, {view.bill.output_tokens} out"
     console.print(f"  {view.bill.calls} model calls, {tokens}, cost {cost}")
