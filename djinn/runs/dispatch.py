@@ -17,6 +17,9 @@ from djinn.celery import app
 log = structlog.get_logger(__name__)
 
 CONTROL, AGENTS = "control", "agents"
+CROWD = 1000
+"""Messages. Steps that wait for a free place in their host's workers would otherwise be rung for again and again until
+Redis is full, and then nothing can be rung for any more."""
 
 
 def ring_advance(run_id: int) -> None:
@@ -50,6 +53,17 @@ def ring_settle(step_run_id: int) -> None:
 def agents_queue(host: str) -> str:
     """The queue of one host's agents workers, or of all."""
     return f"{AGENTS}@{host}" if host else AGENTS
+
+
+def is_crowded(queue: str) -> bool:
+    """Whether so many messages wait in the queue that more would only fill the broker; False when it is away."""
+    with app.connection_for_write() as connection:
+        try:
+            with connection.channel() as channel:
+                return int(channel.client.llen(queue)) >= CROWD
+        except (*connection.connection_errors, *connection.channel_errors, KombuError) as exc:
+            log.warning("broker_away", error=str(exc))
+            return False
 
 
 def _task(name: str, pk: int, queue: str) -> Signature:

@@ -17,7 +17,7 @@ from djinn.executions.lease import DatabaseClock, unattended
 from djinn.executions.models import Execution
 from djinn.executions.services import give_up
 from djinn.executions.states import FINAL
-from djinn.runs.dispatch import ring_advance, ring_execute, ring_settle, ring_step
+from djinn.runs.dispatch import agents_queue, is_crowded, ring_advance, ring_execute, ring_settle, ring_step
 from djinn.runs.models import Run, StepRun
 from djinn.runs.states import RUN_OPEN, STEP_FINAL, STEP_OPEN, StepStatus
 
@@ -71,9 +71,11 @@ def _ring_unattended() -> int:
     """Executions whose worker is silent, or that no worker has taken."""
     rows = StepRun.objects.filter(status__in=STEP_OPEN, execution__in=_forgotten())
     pairs = list(rows.values_list("pk", "execution__host")[:AT_ONCE])
-    for pk, host in pairs:
+    crowded = {host for host in {host for _, host in pairs} if is_crowded(agents_queue(host))}
+    ringing = [(pk, host) for pk, host in pairs if host not in crowded]
+    for pk, host in ringing:
         ring_execute(pk, host=host)
-    return len(pairs)
+    return len(ringing)
 
 
 def _ring_ended() -> int:

@@ -2,30 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import structlog
+from celery import Task
+from django.db import InterfaceError, OperationalError
+
 from djinn.celery import app
 from djinn.runs import engine
 
-
-@app.task(name="runs.advance_run")
-def advance_run(run_id: int) -> None:
-    engine.advance_run(run_id)
+log = structlog.get_logger(__name__)
 
 
-@app.task(name="runs.prepare_step")
-def prepare_step(step_run_id: int) -> None:
-    engine.prepare_step(step_run_id)
+def _door(name: str, service: Callable[[int], None]) -> Task:
+    """The task of that name. A database that is away or chose us in a deadlock says nothing about the row: the sweep
+    rings again, and it is not counted as a crash."""
+
+    @app.task(name=name)
+    def task(pk: int) -> None:
+        try:
+            service(pk)
+        except (OperationalError, InterfaceError) as exc:
+            log.warning("database_away", task=name, pk=pk, error=str(exc))
+
+    return task
 
 
-@app.task(name="runs.execute_step")
-def execute_step(step_run_id: int) -> None:
-    engine.execute_step(step_run_id)
-
-
-@app.task(name="runs.settle_step")
-def settle_step(step_run_id: int) -> None:
-    engine.settle_step(step_run_id)
-
-
-@app.task(name="runs.fail_step")
-def fail_step(step_run_id: int) -> None:
-    engine.note_crash(step_run_id)
+advance_run = _door("runs.advance_run", engine.advance_run)
+prepare_step = _door("runs.prepare_step", engine.prepare_step)
+execute_step = _door("runs.execute_step", engine.execute_step)
+settle_step = _door("runs.settle_step", engine.settle_step)
+fail_step = _door("runs.fail_step", engine.note_crash)

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import random
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+import redis
 from django.db import connection, transaction
 
+from djinn.celery import app
 from djinn.executions.models import Execution
 from djinn.runs import engine, tasks
+from djinn.runs.dispatch import CROWD
 from djinn.runs.models import Run
+from djinn.runs.services import cancel_run
 from djinn.runs.states import RUN_FINAL
 from djinn.runs.sweep import LOCK, sweep
 from tests.make import begin, failed, history, open_steps, played, state_of, step, succeeded, told, work
@@ -211,6 +215,45 @@ def test_a_sweep_leaves_the_work_to_one_that_is_at_it() -> None:
     assert sweep() == 1
 
 
+def test_the_sweep_does_not_fill_the_broker_for_steps_that_wait_for_a_free_place(settings: Any) -> None:
+    run = begin(step("A"))
+    engine.advance_run(run.pk)
+    engine.prepare_step(open_steps(run)[0])
+    Execution.objects.update(host="full")
+    age(4)
+    with redis.Redis.from_url(settings.REDIS_URL) as client:
+        client.delete("djinn-agents@full")
+        while client.llen("djinn-agents@full") < CROWD:
+            assert sweep() == 1
+            client.rpush("djinn-agents@full", *["x"] * 499)
+        assert sweep() == 0
+        client.delete("djinn-agents@full")
+        assert sweep() == 1
+        client.delete("djinn-agents@full")
+
+
+@pytest.fixture
+def silent_broker() -> Iterator[None]:
+    """A broker that nobody reaches."""
+    present = app.conf.broker_write_url
+    app.conf.broker_write_url = "redis+socket:///nonexistent/redis.sock"
+    yield
+    app.conf.broker_write_url = present
+
+
+def test_the_sweep_ends_while_the_broker_is_away(silent_broker: None) -> None:
+    run = begin(step("A"))
+    engine.advance_run(run.pk)
+    engine.prepare_step(open_steps(run)[0])
+    age(4)
+    assert sweep() == 1
+
+
+def test_a_run_is_started_and_cancelled_while_the_broker_is_away(silent_broker: None) -> None:
+    run = begin(step("A"))
+    assert cancel_run(run=run).cancel_requested_at is not None
+
+
 # --- What fails in the engine itself ----------------------------------------------------------------------------------
 def test_the_third_crash_of_the_engine_fails_the_step_and_tells_so() -> None:
     run = begin(step("A"))
@@ -234,6 +277,32 @@ def test_a_step_that_the_engine_gave_up_has_its_container_stopped() -> None:
     for _ in range(3):
         tasks.fail_step(number)
     assert run.step_runs.get().execution.stop_reason == "error"
+
+
+@pytest.fixture
+def deadlocks() -> Iterator[None]:
+    """A database that ends every change of a step run as if it had chosen it in a deadlock."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "CREATE FUNCTION test_deadlock() RETURNS trigger LANGUAGE plpgsql AS"
+            " $$ BEGIN RAISE EXCEPTION 'deadlock' USING ERRCODE = 'deadlock_detected'; END $$;"
+            "CREATE TRIGGER test_deadlock BEFORE UPDATE ON runs_steprun FOR EACH ROW EXECUTE FUNCTION test_deadlock()"
+        )
+    yield
+    with connection.cursor() as cursor:
+        cursor.execute("DROP TRIGGER IF EXISTS test_deadlock ON runs_steprun; DROP FUNCTION test_deadlock")
+
+
+def test_a_deadlock_is_no_crash_of_the_step(deadlocks: None) -> None:
+    run = begin(step("A"))
+    tasks.advance_run(run.pk)
+    (number,) = open_steps(run)
+    for _ in range(4):
+        tasks.prepare_step(number)
+    with connection.cursor() as cursor:
+        cursor.execute("DROP TRIGGER test_deadlock ON runs_steprun")
+    assert work(run).status == "succeeded"
+    assert run.step_runs.get().crashes == 0
 
 
 def test_a_run_whose_definition_cannot_be_read_fails_and_tells_so() -> None:
