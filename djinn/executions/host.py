@@ -53,7 +53,11 @@ def collect(runner: Runner) -> int:
     count = 0
     for execution in rows.order_by("pk")[:COLLECTED_AT_ONCE]:
         runner.remove(execution.key)
-        shutil.rmtree(execution_directory(execution), ignore_errors=False, onerror=_missing_is_fine)
+        try:
+            shutil.rmtree(execution_directory(execution), ignore_errors=False, onerror=_missing_is_fine)
+        except OSError as exc:  # it is tried again later, and must not keep the others
+            log.warning("directory_not_removed", execution=execution.pk, error=str(exc))
+            continue
         Execution.objects.filter(pk=execution.pk).update(collected_at=DatabaseClock())
         count += 1
     return count

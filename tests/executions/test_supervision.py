@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import threading
 import time
 from collections.abc import Callable
@@ -277,3 +278,13 @@ def test_what_ended_on_another_host_is_left_to_that_one(ended: Execution, settin
     settings.KEEP_CONTAINER_SECONDS = 0.0
     settings.HOST_NAME = "there"
     assert collect(present_runner()) == 0
+
+
+def test_a_directory_that_cannot_be_removed_keeps_no_other(ended: Execution, settings: Any) -> None:
+    settings.KEEP_CONTAINER_SECONDS = 0.0
+    other = seen_through(make_execution(**order()))
+    directory = execution_directory(ended)
+    shutil.rmtree(directory)
+    directory.write_text("a file where a folder was")
+    assert collect(present_runner()) == 1
+    assert not execution_directory(other).exists()
