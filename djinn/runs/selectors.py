@@ -56,9 +56,12 @@ def base_snapshot_of(run: Run) -> str:
 
 
 def host_of(run: Run) -> str:
-    """The host that has the run's workspace; empty while none has."""
-    rows = run.step_runs.exclude(execution__host="").exclude(execution=None).order_by("-number")
-    return rows.values_list("execution__host", flat=True).first() or ""
+    """The host that the run's next step needs, since it has what steps left in the workspace; empty while none has.
+
+    A step that failed left nothing that is needed: when its host is lost, another one may begin anew.
+    """
+    rows = run.step_runs.filter(status=StepStatus.SUCCEEDED).exclude(execution__host="").exclude(execution=None)
+    return rows.order_by("-number").values_list("execution__host", flat=True).first() or ""
 
 
 @dataclass(frozen=True)

@@ -218,7 +218,7 @@ def test_a_host_that_was_given_up_is_fenced_when_it_comes_back() -> None:
     assert give_up(execution=execution, message="its host is gone")
     with pytest.raises(Fenced):
         lease.write(message="back again")
-    assert execution.status == ExecutionStatus.LOST
+    assert (execution.status, execution.lease_token) == (ExecutionStatus.LOST, lease.token + 1)
 
 
 def test_an_execution_that_was_claimed_meanwhile_is_not_given_up() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from djinn.executions.models import Execution
+from djinn.executions.services import give_up
 from djinn.runs import engine
 from djinn.runs.models import StepRun
 from djinn.runs.services import start_run
@@ -187,3 +188,30 @@ def test_a_workspace_from_a_folder_of_the_pipelines_is_a_copy(settings: Any, hom
     run = work(begin(step("A"), workspace={"repository": "repositories/package"}))
     assert run.status == "succeeded", run.message
     assert (home.workspaces / run.stream / "tree" / "file.txt").read_text() == "text\n"
+
+
+def lose_host(step_run: StepRun) -> None:
+    """Let the step run's host be gone for good."""
+    Execution.objects.filter(pk=step_run.execution_id).update(host="gone", lease_token=1)
+    assert give_up(execution=Execution.objects.get(pk=step_run.execution_id), message="its host is gone")
+    engine.settle_step(step_run.pk)
+
+
+def test_a_run_that_lost_its_host_before_anything_was_done_goes_on_at_any_other() -> None:
+    run = begin(step("A"))
+    lose_host(prepared(run))
+    again = prepared(run).execution
+    assert again is not None
+    assert again.host == ""
+    assert work(run).status == "succeeded"
+
+
+def test_a_step_stays_at_the_host_that_has_what_the_ones_before_it_left(settings: Any) -> None:
+    run = begin(step("A"), step("B"))
+    first = prepared(run)
+    engine.execute_step(first.pk)
+    engine.settle_step(first.pk)
+    lose_host(prepared(run))
+    again = prepared(run).execution
+    assert again is not None
+    assert again.host == settings.HOST_NAME
