@@ -155,8 +155,7 @@ def test_no_query_parameter_of_the_package_changes_what_is_read(web: httpx2.Clie
 def test_viewers_who_wait_hold_no_database_connection(web: httpx2.Client, run: Run, viewer: User) -> None:
     headers = _login(viewer)
     with ExitStack() as stack:
-        for _ in range(3 * CONNECTIONS):
-            events = stack.enter_context(_following(web, run, headers))
-            assert _seqs(events, 9) == list(range(1, 10))
+        viewers = [stack.enter_context(_following(web, run, headers)) for _ in range(3 * CONNECTIONS)]
+        assert [_seqs(events, 9) for events in viewers] == [list(range(1, 10))] * len(viewers)
         page = web.get(f"/api/v1/runs/{run.pk}/", headers=headers | {"Accept": "*/*"})
         assert page.status_code == 200
