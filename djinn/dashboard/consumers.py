@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import replace
 from importlib import import_module
 
 import structlog
@@ -13,7 +14,7 @@ from channels.generic.websocket import AsyncWebsocketConsumer
 from django.conf import settings
 from django.http import QueryDict
 
-from djinn.dashboard.live import figures, next_batch
+from djinn.dashboard.live import Batch, figures, next_batch
 from djinn.events.access import may_read
 from djinn.events.watch import watcher_of_this_loop
 
@@ -61,18 +62,19 @@ class RunConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # channels has
 
     async def _follow(self) -> None:
         with watcher_of_this_loop().watch(f"run-{self.run_id}") as more:
+            is_silent = True
             while True:
                 if not await self._may_go_on():
                     return
                 more.clear()
-                batch = await database_sync_to_async(next_batch)(self.run_id, self.after, time.monotonic())
-                if batch is None:
-                    await self.send(text_data=await database_sync_to_async(figures)(self.run_id))
-                else:
+                batch = await _shared_batch(self.run_id, self.after)
+                if batch is not None:
                     await self.send(text_data=batch.html)  # the next is read only when this one is sent
                     self.after = batch.seq
+                elif is_silent:
+                    await self.send(text_data=await database_sync_to_async(figures)(self.run_id))
                 if batch is None or not batch.has_more:
-                    await _wait(more, HEARTBEAT_SECONDS)
+                    is_silent = not await _wait(more, HEARTBEAT_SECONDS)
 
     async def _may_go_on(self) -> bool:
         if time.monotonic() < self.checked + self.check_seconds:
@@ -93,12 +95,33 @@ class RunConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # channels has
         return 0 if is_allowed else NOT_ALLOWED
 
 
-async def _wait(more: asyncio.Event, seconds: float) -> None:
+_readings: dict[tuple[int, int], tuple[float, asyncio.Task[Batch | None]]] = {}
+
+
+async def _shared_batch(run_id: int, after: int) -> Batch | None:
+    """The next batch; viewers who ask for the same one at the same time wait for one reading of it in one thread."""
+    asked_at, key = time.monotonic(), (run_id, after)
+    while True:
+        begun, reading = _readings.get(key) or (asked_at, None)
+        if reading is None:
+            begun = time.monotonic()
+            reading = asyncio.create_task(database_sync_to_async(next_batch)(run_id, after, begun))
+            _readings[key] = begun, reading
+            reading.add_done_callback(lambda _: _readings.pop(key, None))
+        batch = await asyncio.shield(reading)
+        if batch is not None:
+            return replace(batch, has_more=batch.has_more or begun < asked_at)
+        if begun >= asked_at:
+            return None
+
+
+async def _wait(more: asyncio.Event, seconds: float) -> bool:
+    """Whether there was a hint in that time."""
     try:
         async with asyncio.timeout(seconds):
-            await more.wait()
+            return await more.wait()
     except TimeoutError:
-        return
+        return False
 
 
 def _cursor(query: bytes) -> int | None:

@@ -25,10 +25,10 @@ from djinn.executions.states import FINAL, ExecutionStatus, Reason
 from djinn.executions.supervise import see_through
 from djinn.pipelines.flow import Decision, Finish, Start, next_steps
 from djinn.pipelines.schema import from_snapshot
-from djinn.runs.dispatch import ring_advance, ring_step
+from djinn.runs.dispatch import ring_advance, ring_execute
 from djinn.runs.models import Run, StepRun
 from djinn.runs.orders import execution_columns
-from djinn.runs.selectors import history_of, host_of
+from djinn.runs.selectors import history_of
 from djinn.runs.states import RUN_MOVES, STEP_MOVES, STEP_OPEN, RunStatus, StepStatus
 
 log = structlog.get_logger(__name__)
@@ -37,12 +37,14 @@ MOST_CRASHES = 3
 LONGEST_MESSAGE = 4000
 
 
-@transaction.atomic
 def advance_run(run_id: int) -> None:
     """Do what the flow decides for the run now; nothing when it has ended."""
-    run = Run.objects.select_for_update().filter(pk=run_id).first()
-    if run is not None and not run.is_final:
-        _advance(run)
+    started: list[int] = []
+    with transaction.atomic():
+        run = Run.objects.select_for_update().filter(pk=run_id).first()
+        if run is not None and not run.is_final:
+            started = _advance(run)
+    _set_going(started)
 
 
 def prepare_step(step_run_id: int) -> None:
@@ -78,6 +80,7 @@ def execute_step(step_run_id: int) -> None:
 
 def settle_step(step_run_id: int) -> None:
     """Take over how the execution ended, and advance the run, in one transaction."""
+    started: list[int] = []
     with transaction.atomic():
         run = Run.objects.select_for_update().filter(step_runs=step_run_id).first()
         if run is None:
@@ -88,11 +91,13 @@ def settle_step(step_run_id: int) -> None:
             return
         _settle(run, step_run, execution)
         if not run.is_final:
-            _advance(run)
+            started = _advance(run)
+    _set_going(started)
 
 
 def note_crash(step_run_id: int) -> None:
     """The engine itself failed on this row: the sweep rings again, and the third time the step fails."""
+    started: list[int] = []
     with transaction.atomic():
         run = Run.objects.select_for_update().filter(step_runs=step_run_id).first()
         if run is None:
@@ -109,19 +114,35 @@ def note_crash(step_run_id: int) -> None:
             request_stop(execution_id=step_run.execution_id, reason=Reason.ERROR)
         message = f"the engine failed {MOST_CRASHES} times on this step; the workers' logs tell why"
         _end_step(run, step_run, StepStatus.FAILED, reason=Reason.ERROR, message=message)
-        _advance(run)
+        started = _advance(run)
+    _set_going(started)
 
 
-def _advance(run: Run) -> None:
-    """Apply the flow's decisions. The run's row is locked."""
+def _advance(run: Run) -> list[int]:
+    """Apply the flow's decisions; the step runs that may begin now. The run's row is locked."""
+    started = []
     is_cancelled = run.cancel_requested_at is not None
     if is_cancelled:
         _stop_open_steps(run)
     for decision in _decisions(run, is_cancelled=is_cancelled):
         if isinstance(decision, Start):
-            _start_step(run, decision)
+            step_run = _start_step(run, decision)
+            started += [] if step_run.not_before else [step_run.pk]
         elif isinstance(decision, Finish):
             _finish(run, decision)
+    return started
+
+
+def _set_going(step_runs: list[int]) -> None:
+    """Prepare what was just created in this very process, and ring for the rest of its chain.
+
+    A process that dies here leaves queued step runs behind; the sweep rings their whole chain.
+    """
+    for pk in step_runs:
+        prepare_step(pk)
+        step_run = StepRun.objects.select_related("execution").get(pk=pk)
+        if step_run.execution is not None:
+            ring_execute(pk, host=step_run.execution.host)
 
 
 def _decisions(run: Run, *, is_cancelled: bool) -> tuple[Decision, ...]:
@@ -136,7 +157,7 @@ def _decisions(run: Run, *, is_cancelled: bool) -> tuple[Decision, ...]:
         return (Finish("failed", Reason.ERROR, f"what comes next cannot be decided: {str(exc)[:500]}"),)
 
 
-def _start_step(run: Run, start: Start) -> None:
+def _start_step(run: Run, start: Start) -> StepRun:
     delay = Value(timedelta(seconds=start.delay_seconds), output_field=DurationField())
     step_run = StepRun.objects.create(
         run=run,
@@ -148,12 +169,12 @@ def _start_step(run: Run, start: Start) -> None:
         not_before=DatabaseClock() + delay if start.delay_seconds else None,
         queued_at=DatabaseClock(),
     )
-    if transition(run, RunStatus.RUNNING, moves=RUN_MOVES, started_at=DatabaseClock()):
+    is_first = run.status == RunStatus.QUEUED
+    if is_first and transition(run, RunStatus.RUNNING, moves=RUN_MOVES, started_at=DatabaseClock()):
         append(run.stream, [NewEvent("run_started")])
     data = {**_tags(step_run), "because": start.because, "delay_seconds": start.delay_seconds}
     append(run.stream, [NewEvent("step_queued", data)])
-    if not start.delay_seconds:
-        ring_step(step_run.pk, host=host_of(run))
+    return step_run
 
 
 def _finish(run: Run, finish: Finish) -> None:
