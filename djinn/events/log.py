@@ -70,7 +70,7 @@ def append(stream: str, events: Sequence[NewEvent]) -> int:
     """
     if not connection.in_atomic_block:
         raise AppError("events are appended in the transaction of what they tell")
-    parameters = {
+    parameters: dict[str, Any] = {
         "stream": stream,
         "count": len(events),
         "types": [event.type for event in events],

@@ -123,8 +123,8 @@ class Runner(Protocol):
     def start(self, spec: ContainerSpec) -> None:
         """Create the container unless it exists, start it unless it was started.
 
-        Raises `RunnerUnavailable`, `ImageMissing`, `SpecificationRefused`, or `StartRefused` when the engine cannot start
-        a container that it holds and the guard in the execution's directory shows that it never began.
+        Raises `RunnerUnavailable`, `ImageMissing`, `SpecificationRefused`, or `StartRefused` when the engine cannot
+        start a container that it holds and the guard in the execution's directory shows that it never began.
         """
 
     def inspect(self, execution: str) -> ContainerState:
