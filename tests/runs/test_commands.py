@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from django.core.management import call_command
 from django.core.management.base import CommandError
+from django.db import connection
 
 from djinn.core.installation.paths import PROJECT
 from djinn.runs.management.commands.demo import PACKAGE, check_tests_fail, check_tests_passed
@@ -47,6 +48,30 @@ def test_a_run_is_started_with_inputs_and_its_page_is_told(capsys: Any) -> None:
     run = Run.objects.get()
     assert run.inputs == {"count": 3}
     assert f"/runs/{run.pk}/" in capsys.readouterr().out
+
+
+@database
+@own_home
+def test_a_run_is_started_while_the_broker_is_away(settings: Any) -> None:
+    write_pipeline(step("A"))
+    database_url = os.environ["DATABASE_URL"].replace("/djinn?", f"/{connection.settings_dict['NAME']}?")
+    done = subprocess.run(
+        [sys.executable, "manage.py", "run", "work"],
+        cwd=PROJECT,
+        env={
+            **os.environ,
+            "DATABASE_URL": database_url,
+            "REDIS_URL": "unix:///nonexistent/redis.sock",
+            "DJINN_PIPELINES": str(settings.PIPELINES_DIRECTORY),
+        },
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "doorbell_silent" in done.stderr
+    assert Run.objects.get().status == "queued"
 
 
 @database

@@ -12,11 +12,11 @@ import redis
 from django.db import connection, transaction
 
 from djinn.celery import app
+from djinn.executions.lease import DatabaseClock
 from djinn.executions.models import Execution
 from djinn.runs import engine, tasks
 from djinn.runs.dispatch import CROWD
 from djinn.runs.models import Run
-from djinn.runs.services import cancel_run
 from djinn.runs.states import RUN_FINAL
 from djinn.runs.sweep import LOCK, sweep
 from tests.make import begin, failed, history, open_steps, played, state_of, step, succeeded, told, work
@@ -76,6 +76,13 @@ def test_a_run_that_has_ended_is_moved_by_no_message() -> None:
             task(number)
     tasks.advance_run(run.pk)
     assert (state_of(run), told(run)) == (before, log)
+
+
+def test_nothing_starts_in_a_run_that_has_ended_whatever_its_history_says() -> None:
+    run = begin(step("A"))
+    Run.objects.filter(pk=run.pk).update(status="failed", ended_at=DatabaseClock())
+    tasks.advance_run(run.pk)
+    assert history(run) == []
 
 
 def test_messages_for_rows_that_do_not_exist_are_ignored() -> None:
@@ -247,11 +254,6 @@ def test_the_sweep_ends_while_the_broker_is_away(silent_broker: None) -> None:
     engine.prepare_step(open_steps(run)[0])
     age(4)
     assert sweep() == 1
-
-
-def test_a_run_is_started_and_cancelled_while_the_broker_is_away(silent_broker: None) -> None:
-    run = begin(step("A"))
-    assert cancel_run(run=run).cancel_requested_at is not None
 
 
 # --- What fails in the engine itself ----------------------------------------------------------------------------------
