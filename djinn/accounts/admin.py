@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
+from django import forms
 from django.contrib import admin, messages
 from django.contrib.auth.admin import UserAdmin
 from django.http import HttpRequest
+from django.utils import timezone
 
 from djinn.accounts.models import ApiToken, User
 from djinn.accounts.services import create_token
@@ -17,10 +20,25 @@ class PersonAdmin(UserAdmin[User]):
     fieldsets = (*(UserAdmin.fieldsets or ()), ("Djinn", {"fields": ("role",)}))
 
 
+class ApiTokenForm(forms.ModelForm[ApiToken]):
+    """Of a new token; its key is made by the service."""
+
+    def clean_expires_at(self) -> datetime | None:
+        expires_at: datetime | None = self.cleaned_data["expires_at"]
+        if expires_at is not None and expires_at <= timezone.now():
+            raise forms.ValidationError("The expiry lies in the past.")
+        return expires_at
+
+
 @admin.register(ApiToken)
 class ApiTokenAdmin(admin.ModelAdmin[ApiToken]):
     list_display = ("name", "user", "created_at", "expires_at", "last_used_at")
+    form = ApiTokenForm
     readonly_fields = ("created_at", "last_used_at")
+
+    def get_readonly_fields(self, request: HttpRequest, obj: ApiToken | None = None) -> tuple[str, ...]:
+        """A token never changes hands: whoever holds its key would act as somebody else."""
+        return (*self.readonly_fields, *(("user",) if obj else ()))
 
     def save_model(self, request: HttpRequest, obj: ApiToken, form: Any, change: bool) -> None:
         """A new token's key is shown once, in a message."""

@@ -22,6 +22,7 @@ from djinn.core.errors import UserError
 Tool = Literal["read", "write", "edit", "bash", "grep", "find", "ls"]
 ALL_TOOLS: tuple[Tool, ...] = ("read", "write", "edit", "bash", "grep", "find", "ls")
 LARGEST_FILE = 256 * 1024
+DEEPEST = 20
 
 
 class AgentInvalid(UserError):
@@ -59,6 +60,7 @@ def load_agent(folder: Path) -> Agent:
     """The agent of a folder; raises `AgentInvalid`."""
     values = _read(folder / "agent.yaml")
     try:
+        _check_depth(values)
         data: Any = yaml.load(values, Loader=yaml.CSafeLoader)
         file = _File.model_validate(data)
     except ValidationError as exc:
@@ -74,6 +76,15 @@ def load_agent(folder: Path) -> Agent:
     if not persona:
         raise AgentInvalid(f"{folder.name}/persona.md is empty")
     return Agent(folder=folder.name, persona=persona, **file.model_dump())
+
+
+def _check_depth(text: str) -> None:
+    """Raise `ValueError` for deep nesting: the loader recurses in C, where too deep is the end of the process."""
+    depth = 0
+    for event in yaml.parse(text, Loader=yaml.CSafeLoader):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > DEEPEST:
+            raise ValueError(f"it is nested deeper than {DEEPEST} levels")
 
 
 def _read(path: Path) -> str:

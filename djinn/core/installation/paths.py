@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
+from djinn.core.errors import AppError
+
 PROJECT = Path(__file__).resolve().parents[3]
 LONGEST_SOCKET_PATH = 100
 """Bytes. Linux allows 107 in `sockaddr_un.sun_path`; some programs append to the name."""
@@ -76,6 +78,8 @@ class Installation:
         """Create the folders; the sockets' folder is open to containers' users, everything else to us alone."""
         self.home.mkdir(parents=True, exist_ok=True)
         self.sockets.mkdir(mode=0o711, parents=True, exist_ok=True)
+        if self.sockets.lstat().st_uid != os.geteuid():
+            raise AppError(f"{self.sockets} is not ours: somebody else could listen in our place")
         for directory in (self.executions, self.workspaces, self.logs, self.gateway_directory, self.home / "static"):
             directory.mkdir(mode=0o711, parents=True, exist_ok=True)
 
