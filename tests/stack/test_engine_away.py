@@ -68,6 +68,8 @@ class Engine:
                     docker("--host", self.url, "rm", "-f", container)
         finally:
             self.stop()
+            # An engine that keeps containers alive leaves its data mounted over itself.
+            subprocess.run(["umount", "--lazy", f"{self.root}/d"], capture_output=True, timeout=20, check=False)
             shutil.rmtree(self.root, ignore_errors=True)
 
 
