@@ -71,6 +71,7 @@ def test_a_run_is_started_while_the_broker_is_away(settings: Any) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert "doorbell_silent" in done.stderr
+    assert "Traceback" not in done.stderr
     assert Run.objects.get().status == "queued"
 
 
