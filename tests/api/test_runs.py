@@ -73,6 +73,7 @@ BAD_BODIES = {
     "an input with NUL": b'{"pipeline": "echo", "inputs": {"word": "a\\u0000"}}',
     "an input with a lone surrogate": b'{"pipeline": "echo", "inputs": {"word": "\\udfff"}}',
     "a name of an input with NUL": b'{"pipeline": "echo", "inputs": {"\\u0000": 1}}',
+    "a name of an input with a lone surrogate": b'{"pipeline": "echo", "inputs": {"\\ud800": 1}}',
     "NaN": b'{"pipeline": "echo", "inputs": {"word": NaN}}',
     "a number that is infinite": b'{"pipeline": "echo", "inputs": {"word": "a", "times": 1e999}}',
     "a huge number": b'{"pipeline": "echo", "inputs": {"word": "a", "times": ' + b"9" * 5000 + b"}}",

@@ -57,7 +57,10 @@ def test_the_folders_are_made_once_and_kept(tmp_path: Path) -> None:
     for _ in range(2):
         installation.make_directories()
         (installation.workspaces / "kept").touch()
-    assert {path.name for path in installation.home.iterdir()} == {"run", "executions", "workspaces", "logs", "static"}
+    assert installation.gateway_directory.is_dir()
+    made = {path.name for path in installation.home.iterdir()}
+    assert made - {"run"} == {"executions", "workspaces", "logs", "static"}
+    assert [path.name for path in installation.workspaces.iterdir()] == ["kept"]
 
 
 def test_the_secret_is_made_once_by_many_at_once_and_read_by_its_owner_only(tmp_path: Path) -> None:
