@@ -52,7 +52,7 @@ class Live:
         self.installation = Installation(self.home / "var")
         self.pipelines = self.home / "pipelines"
         shutil.copytree(PROJECT / "pipelines", self.pipelines)
-        self.port = free_port(18000)
+        self.port = free_port(0)  # any: two suites at once must not talk to each other's stack
         self.url = f"http://127.0.0.1:{self.port}"
         self._environment = {
             **{name: value for name, value in os.environ.items() if name not in OURS},

@@ -32,7 +32,10 @@ steps:
 
 
 class Engine:
-    """A private dockerd without network, that keeps containers alive while it is away."""
+    """A private dockerd without network, that keeps containers alive while it is away.
+
+    It has a network namespace of its own: an engine that starts without a bridge deletes its neighbour's `docker0`.
+    """
 
     def __init__(self) -> None:
         self.root = Path(tempfile.mkdtemp(prefix="dk-"))
@@ -43,7 +46,9 @@ class Engine:
         places = ("--data-root", f"{self.root}/d", "--exec-root", f"{self.root}/e", "--pidfile", f"{self.root}/p")
         options = ("--host", self.url, "--bridge", "none", "--iptables=false", "--live-restore", "--log-level", "error")
         with (self.root / "log").open("ab") as file:
-            self._process = subprocess.Popen(["dockerd", *places, *options], stdout=file, stderr=file)
+            self._process = subprocess.Popen(
+                ["unshare", "--net", "--", "dockerd", *places, *options], stdout=file, stderr=file
+            )
         wait_for(self.answers, seconds=60, why="the engine")
 
     def answers(self) -> bool:
