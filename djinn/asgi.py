@@ -14,11 +14,14 @@ from channels.auth import AuthMiddlewareStack  # noqa: E402  needs the applicati
 from channels.routing import ProtocolTypeRouter, URLRouter  # noqa: E402
 from channels.security.websocket import AllowedHostsOriginValidator  # noqa: E402
 
+from djinn.core.body import bounded  # noqa: E402
 from djinn.dashboard.routing import websocket_urlpatterns  # noqa: E402
+
+LARGEST_BODY = 8 * 1024 * 1024
 
 application = ProtocolTypeRouter(
     {
-        "http": http,
+        "http": bounded(http, max_bytes=LARGEST_BODY),
         "websocket": AllowedHostsOriginValidator(AuthMiddlewareStack(URLRouter(websocket_urlpatterns))),
     }
 )

@@ -16,7 +16,7 @@ class Role(models.TextChoices):
     OPERATOR = "operator", "Operator"
     """Starts runs and stops them."""
     ADMIN = "admin", "Administrator"
-    """Also manages people, in Django's admin."""
+    """May do everything in the dashboard and the API. Django's admin asks for its own staff or superuser status."""
 
 
 RANK = {role: rank for rank, role in enumerate(Role)}

@@ -8,4 +8,8 @@ os.environ["DJANGO_SETTINGS_MODULE"] = "djinn.gateway.settings"
 
 from django.core.asgi import get_asgi_application
 
-application = get_asgi_application()
+from djinn.core.body import bounded
+
+LARGEST_BODY = 32 * 1024 * 1024
+
+application = bounded(get_asgi_application(), max_bytes=LARGEST_BODY)
