@@ -196,7 +196,7 @@ HOST_NAME = env.str("DJINN_HOST_NAME", default=socket.gethostname())
 WORKER_NAME = f"{HOST_NAME}:{os.getpid()}"
 DEFAULT_IMAGE = env.str("DJINN_IMAGE", default="djinn-agent:latest")
 DEFAULT_MODEL = env.str("DJINN_MODEL", default="")
-BASE_URL = env.str("DJINN_BASE_URL", default="http://127.0.0.1:8000").rstrip("/")
+BASE_URL = env.str("DJINN_BASE_URL", default=INSTALLATION.url).rstrip("/")
 
 LEASE_SECONDS = env.float("DJINN_LEASE_SECONDS", default=5.0)
 """How long a worker may be silent before another one takes over its executions."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import structlog
@@ -44,9 +44,17 @@ def conclude(
         try:
             kept = _keep_workspace(execution, lease)
         except WorkspaceError as exc:
-            ending = Ending(ExecutionStatus.LOST, Reason(exc.reason), f"the workspace could not be kept: {exc}")
+            ending = _without_workspace(ending, exc)
     _finish(lease, ending, state, kept)
     log.info("execution_ended", status=str(ending.status), reason=str(ending.reason))
+
+
+def _without_workspace(ending: Ending, exc: WorkspaceError) -> Ending:
+    """A success whose files are lost is none; what went wrong before that stays the reason."""
+    text = f"the workspace could not be kept: {exc}"
+    if not ending.reason:
+        return Ending(ExecutionStatus.LOST, Reason(exc.reason), text)
+    return replace(ending, message=f"{ending.message}\n{text}")
 
 
 def _finish(lease: Lease, ending: Ending, state: ContainerState, kept: dict[str, Any]) -> None:

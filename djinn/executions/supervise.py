@@ -111,11 +111,13 @@ class _Supervision:
     def _follow(self) -> None:
         """Relay until the journal has its end or the container is gone."""
         while self.execution.outcome is None and not self._has_ended():
-            if self.relay.ship():
-                self._grew = time.monotonic()
-                continue
+            has_grown = self.relay.ship()
             if self.lease.stop_reason or time.monotonic() > self._deadline:
                 self._stop(self.lease.stop_reason or str(Reason.TIMEOUT))
+            if has_grown:  # a journal that never ends must not keep a stop, or this worker's own, from being heard
+                self._grew = time.monotonic()
+                self._go_on()
+                continue
             release_connection()
             lively = time.monotonic() - self._grew < LIVELY_SECONDS
             self._pause(LIVELY_PAUSE if lively else IDLE_PAUSE)
@@ -167,12 +169,15 @@ class _Supervision:
 
     def _pause(self, seconds: float) -> None:
         """Wait, unless something wants attention. Raises `Fenced`, or `_Detached` when this worker shuts down."""
-        self.lease.check()
-        if stopping.is_set():
-            raise _Detached
+        self._go_on()
         if self.lease.wake.wait(seconds):
             self.lease.wake.clear()
             time.sleep(0.01)
+
+    def _go_on(self) -> None:
+        self.lease.check()
+        if stopping.is_set():
+            raise _Detached
 
     def _tell(self, text: str, error: str) -> None:
         """Say once in the run's log what an operator would want to know; every time in our own."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -33,13 +33,17 @@ MARKS = {"queued": "·", "running": "▶", "succeeded": "✔", "failed": "✘", 
 COLOURS = {"queued": "dim", "running": "cyan", "succeeded": "green", "failed": "red", "cancelled": "yellow"}
 
 
-def follow(run: Run, console: Console) -> RunView:
-    """Show the run until it has ended; what it was then. Interrupting stops the showing, not the run."""
+def follow(run: Run, console: Console, *, meanwhile: Callable[[], None] = lambda: None) -> RunView:
+    """Show the run until it has ended; what it was then. Interrupting stops the showing, not the run.
+
+    `meanwhile` is called again and again, for a caller who has something to look after.
+    """
     lines = Lines()
     seq, looked = 0, 0.0
     view = run_view(run)
     with Live(console=console, refresh_per_second=8, transient=True) as live:
         while True:
+            meanwhile()
             events = read_after(run.stream, seq)
             for event in events:
                 seq = event.seq

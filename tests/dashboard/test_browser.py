@@ -111,8 +111,13 @@ def web(tmp_path: Path, transactional_db: None) -> Iterator[WebProcess]:
 def chromium(monkeypatch: pytest.MonkeyPatch) -> Iterator[Browser]:
     # Playwright's loop runs in this thread while its calls wait; Django takes that for an async caller.
     monkeypatch.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "true")
+    program = shutil.which("chromium")
+    if program is None:
+        if os.environ.get("DJINN_REQUIRE_BROWSER") == "1":
+            pytest.fail("DJINN_REQUIRE_BROWSER=1, but there is no program chromium")
+        pytest.skip("needs the program chromium")
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=FLAGS)
+        browser = playwright.chromium.launch(executable_path=program, args=FLAGS)
         yield browser
         connection.close()  # the one that belongs to Playwright's loop: the test's teardown has another
         browser.close()

@@ -37,8 +37,8 @@ ANSWER = "open(directory + '/answer', 'w').write(repr({}))"
 def describe(bench: Bench, execution: str) -> dict[str, Any]:
     """What the engine says about the container."""
     assert isinstance(bench.runner, DockerRunner)
-    client = docker.APIClient(timeout=10)
-    found: dict[str, Any] = client.inspect_container(f"djinn-{bench.runner.installation}-{execution}")
+    client = docker.from_env(timeout=10)  # the engine that DOCKER_HOST names
+    found: dict[str, Any] = client.api.inspect_container(f"djinn-{bench.runner.installation}-{execution}")
     client.close()
     return found
 
@@ -437,6 +437,8 @@ class PrivateEngine:
 @pytest.fixture
 def private_engine(docker_engine: str) -> Iterator[PrivateEngine]:
     if os.getuid() != 0 or shutil.which("dockerd") is None:
+        if os.environ.get("DJINN_REQUIRE_DOCKER") == "1":
+            pytest.fail("DJINN_REQUIRE_DOCKER=1, but an engine of the test's own needs root and the program dockerd")
         pytest.skip("needs root and dockerd for an engine of its own")
     directory = Path(tempfile.mkdtemp(prefix="djinn-engine-"))
     engine = PrivateEngine(directory)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from io import StringIO
 
 from django.conf import settings
@@ -26,6 +28,21 @@ def boot(stack: Stack, *, say: Say) -> None:
     runner = settings.RUNNER if settings.RUNNER != "auto" else _docker_or_process(say)
     say("Starting gateway, web, workers and beat.")
     stack.start_processes(environment={"DJINN_RUNNER": runner, "DJINN_BASE_URL": stack.url})
+
+
+@contextmanager
+def interrupted(*, say: Say) -> Iterator[None]:
+    """Let Ctrl-C or SIGTERM end the block at any moment, and be heard once: what follows is not to be interrupted."""
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    for number in numbers:
+        signal.signal(number, signal.default_int_handler)
+    try:
+        yield
+    except KeyboardInterrupt:
+        say("Stopping.")
+    finally:
+        for number in numbers:
+            signal.signal(number, signal.SIG_IGN)
 
 
 def say_first_login(say: Say) -> None:

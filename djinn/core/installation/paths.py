@@ -13,6 +13,7 @@ from urllib.parse import quote
 from djinn.core.errors import AppError
 
 PROJECT = Path(__file__).resolve().parents[3]
+DEFAULT_URL = "http://127.0.0.1:8000"
 LONGEST_SOCKET_PATH = 100
 """Bytes. Linux allows 107 in `sockaddr_un.sun_path`; some programs append to the name."""
 
@@ -65,6 +66,16 @@ class Installation:
     @property
     def logs(self) -> Path:
         return self.home / "logs"
+
+    @property
+    def url_file(self) -> Path:
+        """Holds the dashboard's address of the stack that was started last."""
+        return self.home / "url"
+
+    @property
+    def url(self) -> str:
+        """Where the dashboard is, or will be."""
+        return self.url_file.read_text(encoding="ascii") if self.url_file.exists() else DEFAULT_URL
 
     @property
     def database_url(self) -> str:

@@ -90,6 +90,7 @@ class Stack:
         ):  # fmt: skip
             self.supervisor.start(process)
         self.supervisor.wait_ready("gateway", "web", timeout_seconds=60)
+        self.installation.url_file.write_text(self.url, encoding="ascii")
 
     def _take_lock(self) -> None:
         handle = os.open(self.installation.home / "stack.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)

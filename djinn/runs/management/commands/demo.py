@@ -11,7 +11,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from rich.console import Console
 
 from djinn.core.errors import UserError
-from djinn.core.installation.boot import boot
+from djinn.core.installation.boot import boot, interrupted
 from djinn.core.installation.processes import ProcessFailed
 from djinn.core.installation.stack import Stack, free_port, is_running
 from djinn.providers.catalogue import find_provider, parse_model
@@ -39,19 +39,32 @@ class Command(BaseCommand):
         console.print("The tests of the package fail, as they should before the run.")
         try:
             with ExitStack() as exit_stack:
-                url = _ensure_up(exit_stack, port=options["port"], say=self.stdout.write)
+                stack = _stack(port=options["port"])
+                if stack is None:
+                    self.stdout.write("Using the stack that is running already.")
+                else:
+                    exit_stack.enter_context(stack)
+                exit_stack.enter_context(interrupted(say=self.stdout.write))
+                if stack is not None:
+                    boot(stack, say=self.stdout.write)
                 run = start_run(pipeline_id="demo", inputs={}, model=options["model"])
-                view = follow(run, console)
-                print_result(view, console, url=url)
-                if not has_succeeded(view):
-                    raise CommandError(f"The demo's run {run.pk} {view.row.status}.")
-                check_tests_passed(view)
-                console.print("The tests of the package pass now, on exactly what the run left.")
-                console.print("[dim]`make up` starts the same stack again and shows the page.[/]")
+                view = follow(run, console, meanwhile=stack.supervisor.tend if stack else lambda: None)
+                self._conclude(view, console, url=stack.url if stack else settings.BASE_URL)
+                return
+            raise CommandError("Interrupted.", returncode=130)
         except UserError as exc:
             raise CommandError(exc.message) from exc
         except ProcessFailed as exc:
             raise CommandError(str(exc)) from exc
+
+    def _conclude(self, view: RunView, console: Console, *, url: str) -> None:
+        """Show what came of it; raises `CommandError` unless the run is what a demo has to be."""
+        print_result(view, console, url=url)
+        if not has_succeeded(view):
+            raise CommandError(f"The demo's run {view.row.pk} {view.row.status}.")
+        check_tests_passed(view)
+        console.print("The tests of the package pass now, on exactly what the run left.")
+        console.print("[dim]`make up` starts the same stack again and shows the page.[/]")
 
 
 def check_provider(model: str) -> None:
@@ -86,11 +99,13 @@ def check_tests_passed(view: RunView) -> None:
         raise CommandError("The run changed nothing.")
 
 
-def _ensure_up(exit_stack: ExitStack, *, port: int, say: Any) -> str:
-    """The URL of the running stack, started here when there is none."""
+def _stack(*, port: int) -> Stack | None:
+    """The stack to start, or None when one is running already."""
     if is_running(settings.INSTALLATION):
-        say("Using the stack that is running already.")
-        return str(settings.BASE_URL)
-    stack = exit_stack.enter_context(Stack(settings.INSTALLATION, port=free_port(port), host_name=settings.HOST_NAME))
-    boot(stack, say=say)
-    return stack.url
+        return None
+    return Stack(
+        settings.INSTALLATION,
+        port=free_port(port),
+        host_name=settings.HOST_NAME,
+        executions_per_worker=settings.EXECUTIONS_PER_WORKER,
+    )
