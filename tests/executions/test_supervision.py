@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from django.db import connection
 
+from djinn.core.installation.paths import Installation
 from djinn.events.log import read_after
 from djinn.executions import supervise
 from djinn.executions.host import collect, tend_host
@@ -22,6 +23,7 @@ from djinn.executions.services import request_stop
 from djinn.executions.states import Reason
 from djinn.executions.supervise import see_through
 from djinn.runner.base import ContainerSpec, Phase, RunnerUnavailable
+from djinn.runner.stub import StubRunner
 from tests.make import claimed, expire, failed, journal, make_execution, played, succeeded
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("home")]
@@ -134,6 +136,24 @@ def test_a_container_past_its_deadline_is_stopped(settings: Any) -> None:
     seen_through(execution)
     assert (execution.status, execution.reason) == ("killed", "timeout")
     assert not is_running(execution)
+
+
+def test_a_stop_is_heard_while_the_journal_has_more_than_can_be_shipped_at_once(home: Installation) -> None:
+    shipped_at_stop = []
+
+    class Watched(StubRunner):
+        def stop(self, execution: str, grace_seconds: float) -> None:
+            shipped_at_stop.append(Execution.objects.get(pk=int(execution)).journal_count)
+            super().stop(execution, grace_seconds)
+
+    flood = [{"type": "log", "data": {"text": "x"}}] * 8000
+    execution = make_execution(**order(records=flood, hold=True))
+    lease = claimed(execution)
+    lease.stop_reason = str(Reason.CANCELLED)  # what the keeper tells a moment after the launch
+    assert see_through(lease, Watched(home.executions / "stub"))
+    execution.refresh_from_db()
+    assert (execution.status, execution.reason, execution.journal_count) == ("killed", "cancelled", 8001)
+    assert shipped_at_stop[0] < 8001
 
 
 def test_an_execution_whose_container_vanished_is_lost() -> None:
