@@ -142,6 +142,11 @@ def test_a_stop_is_heard_while_the_journal_has_more_than_can_be_shipped_at_once(
     shipped_at_stop = []
 
     class Watched(StubRunner):
+        def start(self, spec: ContainerSpec) -> None:
+            super().start(spec)
+            request_stop(execution_id=int(spec.execution), reason=Reason.CANCELLED)
+            lease.stop_reason = str(Reason.CANCELLED)  # what the keeper hears at its next renewal
+
         def stop(self, execution: str, grace_seconds: float) -> None:
             shipped_at_stop.append(Execution.objects.get(pk=int(execution)).journal_count)
             super().stop(execution, grace_seconds)
@@ -149,7 +154,6 @@ def test_a_stop_is_heard_while_the_journal_has_more_than_can_be_shipped_at_once(
     flood = [{"type": "log", "data": {"text": "x"}}] * 8000
     execution = make_execution(**order(records=flood, hold=True))
     lease = claimed(execution)
-    lease.stop_reason = str(Reason.CANCELLED)  # what the keeper tells a moment after the launch
     assert see_through(lease, Watched(home.executions / "stub"))
     execution.refresh_from_db()
     assert (execution.status, execution.reason, execution.journal_count) == ("killed", "cancelled", 8001)
