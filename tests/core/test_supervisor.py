@@ -130,8 +130,11 @@ def test_only_the_named_children_stay(supervisor: Supervisor) -> None:
 
 def test_a_child_that_died_already_can_be_stopped(supervisor: Supervisor) -> None:
     supervisor.start(_child("raise SystemExit"))
-    _until(lambda: not _lives(supervisor.pid("child")))
+    pid = supervisor.pid("child")
+    _until(lambda: not _lives(pid))
     supervisor.stop()
+    with pytest.raises(KeyError):
+        supervisor.pid("child")
 
 
 def test_children_die_with_a_parent_that_is_killed(tmp_path: Path) -> None:

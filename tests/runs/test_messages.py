@@ -88,6 +88,7 @@ def test_nothing_starts_in_a_run_that_has_ended_whatever_its_history_says() -> N
 def test_messages_for_rows_that_do_not_exist_are_ignored() -> None:
     for task in (*STEP_TASKS, tasks.fail_step, tasks.advance_run):
         task(UNKNOWN)
+    assert (Run.objects.count(), Execution.objects.count()) == (0, 0)
 
 
 def together(count: int, action: Callable[[], Any]) -> list[Exception]:
