@@ -36,6 +36,14 @@ class Execution(models.Model):
 
     workspace = models.CharField(max_length=100, blank=True, default="")
     """Name of the directory that it shares with the other executions of its run; empty for none."""
+    lane = models.CharField(max_length=200, blank=True, default="")
+    """Which tree of that directory is its own; empty is the main one."""
+    forked_from = models.CharField(max_length=100, blank=True, default="")
+    """Name of the directory whose snapshots this one begins with; empty for none."""
+    bases = models.JSONField(default=list)
+    """Snapshots that are merged into what it begins with; none is what the workspace was at first."""
+    artifacts = models.JSONField(default=list)
+    """Globs of the files that are kept when it has succeeded."""
     source = models.JSONField(default=dict)
     """repository and ref that the workspace begins with."""
     origin_snapshot = models.CharField(max_length=64, blank=True, default="")
@@ -105,3 +113,23 @@ class Execution(models.Model):
     @property
     def is_final(self) -> bool:
         return self.status in FINAL
+
+
+class Artifact(models.Model):
+    """A file of the workspace that was kept. Its content is in the installation's artifacts, by its digest."""
+
+    execution = models.ForeignKey(Execution, on_delete=models.CASCADE, related_name="kept_files")
+    path = models.CharField(max_length=1000)
+    """In the workspace, with slashes."""
+    size = models.BigIntegerField()
+    """Bytes."""
+    digest = models.CharField(max_length=64)
+    """SHA-256, in hexadecimal."""
+    created_at = models.DateTimeField(db_default=Now())
+
+    class Meta:
+        ordering = ["pk"]
+        constraints = [models.UniqueConstraint(fields=["execution", "path"], name="artifact_path_once")]
+
+    def __str__(self) -> str:
+        return self.path

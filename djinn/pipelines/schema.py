@@ -11,9 +11,13 @@ from typing import Literal, cast
 from pydantic import JsonValue, TypeAdapter
 
 JSON = JsonValue
-StepKind = Literal["agent", "run"]
-InputType = Literal["string", "text", "integer", "number", "boolean"]
+StepKind = Literal["agent", "run", "approve", "uses"]
+InputType = Literal["string", "text", "integer", "number", "boolean", "list", "json"]
 Network = Literal["none", "bridge"]
+Family = Literal["routed", "graph"]
+OverlapPolicy = Literal["queue", "reject", "cancel-running"]
+DIFF = "diff"
+"""What an approval shows beside outputs."""
 
 
 @dataclass(frozen=True)
@@ -35,18 +39,68 @@ class Resources:
     cpus: float = 1.0
     memory_mb: int = 1024
     pids: int = 256
+    disk_mb: int | None = None
+    """How large the workspace may grow; None is as large as the host allows."""
+
+
+@dataclass(frozen=True)
+class Notify:
+    """Something to tell an agent: it stands in the run's log and in the next prompt of that agent."""
+
+    agent: str
+    message: str
+    """A template."""
 
 
 @dataclass(frozen=True)
 class Route:
-    """What follows a matched `onResult` key. Without a `goto` the step routes on as if no key had matched."""
+    """What follows a matched `onResult` key: at most one of `goto`, `retry`, `continue_loop`, and perhaps a notice.
 
-    goto: str | None
+    With `notify` alone the step routes on as if no key had matched.
+    """
+
+    goto: str | None = None
+    retry: bool = False
+    max_retries: int = 1
+    continue_loop: bool = False
+    notify: Notify | None = None
+
+
+@dataclass(frozen=True)
+class Loop:
+    """A step that runs once for each item of the JSON array that an output or input holds."""
+
+    over: str
+    on_each_complete: str | None = None
+    """The first step of the chain that follows each item; the chain ends with `continueLoop`."""
+    on_all_complete: str | None = None
+
+
+@dataclass(frozen=True)
+class Approve:
+    """A person's decision that the run waits for."""
+
+    by: tuple[str, ...] = ("operator",)
+    """Who may decide: the roles `operator` and `admin`, or names of people."""
+    count: int = 1
+    """How many different people must agree; one who rejects is enough."""
+    expires_seconds: int | None = None
+    show: tuple[str, ...] = (DIFF,)
+    """What is shown and decided on: `diff`, and names of outputs."""
+
+
+@dataclass(frozen=True)
+class OutputSchema:
+    """The JSON Schema that the answer of a step must follow."""
+
+    name: str
+    schema: Mapping[str, JSON]
+    strict: bool = True
 
 
 @dataclass(frozen=True)
 class Step:
-    """One step. `input` is the template of an agent's prompt, `run` the template of a shell script."""
+    """One step. `input` is the template of an agent's prompt or of what an approval asks, `run` that of a shell script."""
 
     id: str
     kind: StepKind
@@ -69,11 +123,43 @@ class Step:
     """Empty is the installation's image."""
     network: Network = "none"
     resources: Resources = Resources()
+    output_schema: OutputSchema | None = None
+    artifacts: tuple[str, ...] = ()
+    """Globs of files in the workspace that are kept when the step has succeeded."""
+    loop: Loop | None = None
+    approve: Approve | None = None
+    uses: str = ""
+    """The id of another pipeline that runs as this step."""
+    given: Mapping[str, JSON] = field(default_factory=dict)
+    """The inputs of the used pipeline; texts are templates."""
+    needs: tuple[str, ...] = ()
+    when: str = ""
+    """An expression; the step is skipped when it is not true."""
+    over: str = ""
+    """An expression that gives a list; the step runs once for each item."""
+    matrix: Mapping[str, tuple[JSON, ...]] = field(default_factory=dict)
+    parallel: int = 4
+    """How many items run at once."""
+    continue_on_error: bool = False
 
     @property
     def is_routed(self) -> bool:
         """Whether the step says itself what follows it."""
-        return self.on_complete is not None or bool(self.on_result)
+        return self.on_complete is not None or bool(self.on_result) or self.loop is not None
+
+    @property
+    def is_graph(self) -> bool:
+        """Whether the step uses what only pipelines of the graph family have."""
+        return bool(self.needs or self.when or self.has_items or self.continue_on_error)
+
+    @property
+    def has_items(self) -> bool:
+        """Whether it is a step of a graph that runs once for each of several items."""
+        return bool(self.over or self.matrix)
+
+    @property
+    def needs_container(self) -> bool:
+        return self.kind in ("agent", "run")
 
 
 @dataclass(frozen=True)
@@ -108,6 +194,25 @@ class AgentReference:
 
 
 @dataclass(frozen=True)
+class Concurrency:
+    """How many runs of one group may be under way, and what becomes of one more."""
+
+    group: str
+    """A template over the inputs."""
+    limit: int = 1
+    policy: OverlapPolicy = "queue"
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What a run may use at most; None is no bound."""
+
+    usd: float | None = None
+    tokens: int | None = None
+    minutes: float | None = None
+
+
+@dataclass(frozen=True)
 class Pipeline:
     """A whole pipeline; `steps` is in the order in which a pipeline without routing runs them."""
 
@@ -119,6 +224,10 @@ class Pipeline:
     workspace: WorkspaceSource
     steps: tuple[Step, ...]
     agents: Mapping[str, AgentReference] = field(default_factory=dict)
+    concurrency: Concurrency | None = None
+    priority: int = 0
+    """From -100 to 100; what waits gains one a minute."""
+    budget: Budget | None = None
 
     def step(self, step_id: str) -> Step:
         """The step of that id; raises `LookupError` when there is none."""
@@ -135,6 +244,11 @@ class Pipeline:
     def is_routed(self) -> bool:
         """Whether any step says itself what follows it."""
         return any(step.is_routed for step in self.steps)
+
+    @property
+    def family(self) -> Family:
+        """In a routed pipeline one token walks; in a graph each step starts when what it needs is done."""
+        return "graph" if any(step.is_graph for step in self.steps) else "routed"
 
     def following(self, step_id: str) -> Step | None:
         """The next step in order, None after the last one."""
