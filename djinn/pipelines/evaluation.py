@@ -46,6 +46,10 @@ class Evaluation:
             parts.append(part)
         return "".join(parts)
 
+    def value(self, expression: nodes.Expr) -> object:
+        """The value of one expression; what is missing is None. Raises `TemplateInvalid` past a bound."""
+        return self._value(expression, may_be_missing=True)
+
     def _body(self, body: Sequence[nodes.Node]) -> Iterator[str]:
         for node in body:
             self._budget.spend()

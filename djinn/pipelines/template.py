@@ -67,7 +67,7 @@ def check_template(text: str) -> list[str]:
 
 def template_names(text: str) -> frozenset[str]:
     """The names that the template takes from outside; raises `TemplateInvalid` when it is refused."""
-    return frozenset(_free_names(_checked(text), frozenset()))
+    return frozenset(_free_names(checked(text), frozenset()))
 
 
 def render(text: str, names: Mapping[str, JSON], *, max_bytes: int = MAX_RENDERED_BYTES) -> Rendered:
@@ -76,7 +76,7 @@ def render(text: str, names: Mapping[str, JSON], *, max_bytes: int = MAX_RENDERE
     NUL and lone surrogates, which cannot be stored, become U+FFFD. Raises `TemplateInvalid` when the template is
     refused, works too long, or gives more than `max_bytes` of UTF-8.
     """
-    tree = _checked(text)
+    tree = checked(text)
     evaluation = Evaluation(names, max_bytes)
     rendered = evaluation.text(tree)
     return Rendered(rendered, tuple(evaluation.undefined))
@@ -96,7 +96,8 @@ def study(text: str) -> Study:
     return Study((), frozenset(_free_names(tree, frozenset())), tuple(unquoted))
 
 
-def _checked(text: str) -> nodes.Template:
+def checked(text: str) -> nodes.Template:
+    """The tree of a template that is one of this language; raises `TemplateInvalid`."""
     tree = _parsed(text)
     for problem in _refusals(tree):
         raise problem
