@@ -81,9 +81,12 @@ TEMPLATES = [
 ]
 
 # --- State ------------------------------------------------------------------------------------------------------------
+HOST_NAME = env.str("DJINN_HOST_NAME", default=socket.gethostname())
+WORKER_NAME = f"{HOST_NAME}:{os.getpid()}"
 DATABASES = {"default": env.db_url("DATABASE_URL", default=INSTALLATION.database_url)}
 DATABASES["default"]["OPTIONS"] = {
     "connect_timeout": 5,
+    "application_name": WORKER_NAME[-63:],  # told in pg_stat_activity, and by a lease's owner
     "pool": {
         "min_size": 0,
         "max_size": env.int("DJINN_DATABASE_CONNECTIONS", default=16),
@@ -192,8 +195,6 @@ AGENTS_DIRECTORY = Path(env.str("DJINN_AGENTS", default=str(BASE_DIR / "agents")
 RUNTIME_DIRECTORY = Path(env.str("DJINN_RUNTIME", default=str(BASE_DIR / "runtime_image"))).resolve()
 RUNNER = env.str("DJINN_RUNNER", default="auto")
 INSTALLATION_NAME = env.str("DJINN_INSTALLATION", default="") or hashlib.sha256(SECRET_KEY.encode()).hexdigest()[:12]
-HOST_NAME = env.str("DJINN_HOST_NAME", default=socket.gethostname())
-WORKER_NAME = f"{HOST_NAME}:{os.getpid()}"
 DEFAULT_IMAGE = env.str("DJINN_IMAGE", default="djinn-agent:latest")
 DEFAULT_MODEL = env.str("DJINN_MODEL", default="")
 BASE_URL = env.str("DJINN_BASE_URL", default=INSTALLATION.url).rstrip("/")
@@ -206,7 +207,7 @@ LEASE_MARGIN_SECONDS = LEASE_SECONDS / 4
 SWEEP_SECONDS = 2.0
 HOST_LOST_SECONDS = env.float("DJINN_HOST_LOST_SECONDS", default=600.0)
 """How long every worker of a host may be silent before what runs there is given up as lost."""
-KEEP_CONTAINER_SECONDS = 600.0
+KEEP_CONTAINER_SECONDS = env.float("DJINN_KEEP_CONTAINER_SECONDS", default=600.0)
 """How long an ended container is kept, so that a late second start finds its name taken."""
 KEEP_WORKSPACE_SECONDS = env.float("DJINN_KEEP_WORKSPACE_DAYS", default=14.0) * 86400
 """How long the files of a run that has ended are kept on its host; its diffs and outputs stay in the database."""

@@ -9,6 +9,8 @@ import redis
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, Tags, register
 
+from djinn.core import faults
+
 EVICTION_REFUSED = "noeviction"
 
 
@@ -39,3 +41,9 @@ def leases_fit_together(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
     if usable >= 2 * settings.LEASE_RENEW_SECONDS:
         return []
     return [Error(f"LEASE_SECONDS {settings.LEASE_SECONDS} leaves no time to renew a lease twice", id="djinn.E003")]
+
+
+@register
+def crash_points_exist(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
+    """Faults that are asked for by a wrong name would never be injected, and their test would prove nothing."""
+    return [Error(f"{faults.VARIABLE}: {problem}", id="djinn.E004") for problem in faults.PROBLEMS]

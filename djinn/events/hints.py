@@ -14,6 +14,8 @@ import time
 import structlog
 from channels.layers import get_channel_layer
 
+from djinn.core.faults import fault
+
 log = structlog.get_logger(__name__)
 
 GROUP = "streams"
@@ -54,6 +56,7 @@ class _Sender:
             with self._lock:
                 streams, self._waiting = sorted(self._waiting), set()
             try:
+                fault("hint.before_publish")
                 async with asyncio.timeout(2):
                     await get_channel_layer().group_send(GROUP, {"type": "streams.more", "streams": streams})
             except Exception as exc:  # the edge of this thread: a lost hint costs a viewer 2 s, a dead thread all hints

@@ -24,6 +24,7 @@ from django_eventstream.views import Listener, get_listener_manager, stream
 from djinn.accounts.models import User
 from djinn.core.database import released
 from djinn.core.errors import UserError
+from djinn.core.faults import fault
 from djinn.events import log
 from djinn.events.access import may_read
 from djinn.events.serial import event_json
@@ -101,6 +102,7 @@ async def _woken_by_hints(event_request: EventRequest, listener: Any, name: str)
         waking = asyncio.create_task(_wake(listener, more))
         try:
             async for body in stream(event_request, listener):
+                fault("sse.before_flush")
                 yield body
         finally:
             waking.cancel()

@@ -8,6 +8,7 @@ from typing import Any
 import structlog
 from django.db import transaction
 
+from djinn.core.faults import fault
 from djinn.executions.ending import Ending, ending_of
 from djinn.executions.lease import DatabaseClock, Lease
 from djinn.executions.models import Execution
@@ -67,6 +68,8 @@ def _finish(lease: Lease, ending: Ending, state: ContainerState, kept: dict[str,
             ended_at=DatabaseClock(),
             **kept,
         )
+        fault("conclude.before_commit")
+    fault("conclude.after_commit")
 
 
 def _ending(
@@ -87,8 +90,10 @@ def _ending(
 def _keep_workspace(execution: Execution, lease: Lease) -> dict[str, Any]:
     """Take the snapshot and the two diffs that people look at."""
     workspace = workspace_of(execution)
+    fault("conclude.before_snapshot")
     lease.check()
     snapshot = workspace.snapshot(f"after {execution.step or 'execution'} ({execution.pk})")
+    fault("conclude.after_snapshot")
     own = _diff(workspace, execution.base_snapshot, snapshot)
     is_first = execution.base_snapshot == execution.origin_snapshot
     whole = own if is_first else _diff(workspace, execution.origin_snapshot, snapshot)

@@ -10,6 +10,7 @@ from django.conf import settings
 from django.db.models import Value
 from django.db.models.fields import DurationField
 
+from djinn.core.faults import fault
 from djinn.executions.lease import DatabaseClock, unattended
 from djinn.executions.models import Execution
 from djinn.executions.places import execution_directory, present_runner
@@ -40,6 +41,7 @@ def _stop_unwanted(runner: Runner) -> None:
     orphans = {pk for pk in running if known.get(pk, "unknown") in FINAL | {"unknown"}}
     abandoned = set(unattended(0).filter(pk__in=running, stop_requested_at__isnull=False).values_list("pk", flat=True))
     for pk in sorted(orphans | abandoned):
+        fault("unwanted.before_stop")
         log.warning("container_stopped", execution=pk, was="orphan" if pk in orphans else "abandoned")
         runner.stop(str(pk), settings.STOP_GRACE_SECONDS)
 
@@ -52,7 +54,9 @@ def collect(runner: Runner) -> int:
     )
     count = 0
     for execution in rows.order_by("pk")[:COLLECTED_AT_ONCE]:
+        fault("collect.before_remove")
         runner.remove(execution.key)
+        fault("collect.after_remove")
         try:
             shutil.rmtree(execution_directory(execution), ignore_errors=False, onerror=_missing_is_fine)
         except OSError as exc:  # it is tried again later, and must not keep the others

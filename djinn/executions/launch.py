@@ -9,6 +9,7 @@ from typing import Any
 
 from django.conf import settings
 
+from djinn.core.faults import fault
 from djinn.executions.lease import Lease
 from djinn.executions.models import Execution
 from djinn.executions.places import execution_directory, workspace_of
@@ -47,6 +48,7 @@ def launch(execution: Execution, lease: Lease, runner: Runner) -> ContainerState
     execution.image_id, execution.runner = image_id, runner.name
     if execution.workspace:
         _make_workspace(execution, lease)
+        fault("workspace.made")
     spec = specification(execution)
     lease.check()
     try:
@@ -54,8 +56,10 @@ def launch(execution: Execution, lease: Lease, runner: Runner) -> ContainerState
     except OSError as exc:
         reason = "disk" if exc.errno in {errno.ENOSPC, errno.EDQUOT} else "error"
         raise WorkspaceError(f"the execution's directory: {exc}", permanent=True, reason=reason) from exc
+    fault("brief.written")
     lease.check()
     runner.start(spec)
+    fault("container.started")
     return runner.inspect(execution.key)
 
 

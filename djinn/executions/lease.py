@@ -22,6 +22,7 @@ from django.db.models.functions import Coalesce
 
 from djinn.core.database import released
 from djinn.core.errors import AppError
+from djinn.core.faults import fault
 from djinn.executions.models import Execution
 from djinn.executions.states import OPEN
 
@@ -93,10 +94,14 @@ def claim(execution_id: int, *, owner: str, host: str) -> Lease | None:
         "seconds": settings.LEASE_SECONDS,
         "open": OPEN_STATES,
     }
+    fault("claim.before")
     with connection.cursor() as cursor:
         cursor.execute(CLAIM, parameters)
         row = cursor.fetchone()
-    return Lease(execution_id, int(row[0]), _valid_until(asked)) if row else None
+    if row is None:
+        return None
+    fault("claim.after")
+    return Lease(execution_id, int(row[0]), _valid_until(asked))
 
 
 class Keeper:

@@ -12,6 +12,7 @@ from typing import Any
 
 from django.db import connection, transaction
 
+from djinn.core.faults import fault
 from djinn.events.log import NewEvent, append
 from djinn.executions.lease import DatabaseClock, Lease
 from djinn.executions.models import Execution
@@ -54,11 +55,18 @@ class Relay:
         if columns["journal_garbage"] > MOST_GARBAGE:
             raise JournalRefused(f"the journal holds more than {MOST_GARBAGE} lines that are no records")
         events = [self._event(entry) for entry in batch.entries]
+        if row.journal_offset == 0:
+            fault("relay.before_first_batch")
         with transaction.atomic():
             self._lease.write(**columns)
+            fault("relay.offset_written")
             append(row.stream, events)
+            fault("relay.before_commit")
+        fault("relay.after_commit")
         for name, value in columns.items():
             setattr(row, name, value)
+        if "outcome" in columns:
+            fault("relay.outcome_shipped")
         return True
 
     def ship_all(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from djinn.core.faults import fault
 from djinn.core.transition import transition
 from djinn.executions.lease import DatabaseClock
 from djinn.executions.models import Execution
@@ -19,6 +20,7 @@ def request_stop(*, execution_id: int, reason: Reason) -> bool:
     """Store that the execution shall stop; whether it was still open. The first reason stays."""
     rows = Execution.objects.filter(pk=execution_id, status__in=OPEN)
     if rows.filter(stop_requested_at=None).update(stop_requested_at=DatabaseClock(), stop_reason=reason):
+        fault("stop.requested")
         return True
     return rows.exists()
 
@@ -28,6 +30,7 @@ def give_up(*, execution: Execution, message: str) -> bool:
 
     The token is raised, so that a worker that comes back is fenced.
     """
+    fault("give_up.before")
     return transition(
         execution,
         ExecutionStatus.LOST,

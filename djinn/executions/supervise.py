@@ -10,6 +10,7 @@ from django.conf import settings
 from django.db import InterfaceError, OperationalError, transaction
 
 from djinn.core.database import released
+from djinn.core.faults import fault
 from djinn.events.log import NewEvent, append
 from djinn.executions.conclude import conclude
 from djinn.executions.launch import launch
@@ -153,9 +154,11 @@ class _Supervision:
     def _stop(self, reason: str) -> None:
         """SIGTERM, then SIGKILL; the runtime uses the time between them to write its last record."""
         self.stop_reason = self.stop_reason or reason
+        fault("stop.before")
         self.lease.check()
         try:
             self.runner.stop(self.execution.key, settings.STOP_GRACE_SECONDS)
+            fault("stop.after")
         except RunnerError as exc:
             self._tell("the container cannot be stopped while its engine does not answer", str(exc))
             self._pause(1.0)

@@ -10,6 +10,7 @@ from contextlib import aclosing
 import structlog
 from channels.db import database_sync_to_async
 
+from djinn.core.faults import fault
 from djinn.executions.models import Execution
 from djinn.providers.base import Body, CallContext, Provider, ProviderError
 from djinn.providers.catalogue import ModelName
@@ -27,7 +28,9 @@ def context_of(execution: Execution) -> CallContext:
 
 async def metered(provider: Provider, name: ModelName, body: Body, context: CallContext) -> AsyncGenerator[Body]:
     """The provider's chunks; the call's row is completed however the iteration ends. Raises `ProviderError`."""
+    fault("gateway.before_open_call")
     call = await database_sync_to_async(open_call)(name=name, context=context)
+    fault("gateway.after_open_call")
     began, first, usage = time.monotonic(), None, None
     status, error = ModelCall.Status.ABANDONED, ""
     try:
@@ -47,6 +50,7 @@ async def metered(provider: Provider, name: ModelName, body: Body, context: Call
 async def _close(
     call: ModelCall, status: ModelCall.Status, usage: Usage | None, seconds: float, first: float | None, error: str
 ) -> None:
+    fault("gateway.before_close_call")
     await database_sync_to_async(close_call)(
         call=call, status=status, usage=usage, seconds=seconds, first_token_seconds=first, error=error
     )

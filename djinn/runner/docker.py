@@ -20,6 +20,7 @@ from docker.errors import APIError, DockerException, ImageNotFound
 from docker.types import ContainerConfig
 from docker.utils import parse_repository_tag
 
+from djinn.core.faults import fault
 from djinn.runner.base import (
     ContainerSpec,
     ContainerState,
@@ -111,7 +112,9 @@ class DockerRunner:
 
     def start(self, spec: ContainerSpec) -> None:
         if self.inspect(spec.execution).phase is Phase.ABSENT:
+            fault("container.before_create")
             self._create(spec)
+            fault("container.created")
         for _ in range(START_TRIES):
             if self.inspect(spec.execution).phase in (Phase.RUNNING, Phase.EXITED):
                 return

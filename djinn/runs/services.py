@@ -11,6 +11,7 @@ from django.db import IntegrityError, transaction
 
 from djinn.accounts.models import User
 from djinn.core.errors import Conflict, UserError
+from djinn.core.faults import fault
 from djinn.events.log import NewEvent, append, open_stream
 from djinn.executions.lease import DatabaseClock
 from djinn.pipelines.errors import InputsInvalid
@@ -59,16 +60,24 @@ def start_run(
             open_stream(run.stream)
             append(run.stream, [NewEvent("run_queued", {"pipeline": run.pipeline, "by": _name(user)})])
             ring_advance(run.pk)
+            fault("start_run.before_commit")
     except IntegrityError as exc:
         if idempotency_key and (earlier := _started_before(user, idempotency_key, pipeline_id)):
             return earlier
         raise Conflict("The run could not be stored; try again.") from exc
+    fault("start_run.after_commit")
     return run
 
 
-@transaction.atomic
 def cancel_run(*, run: Run, user: User | None = None) -> Run:
     """Store that the run shall be cancelled; again is no error. Raises `Conflict` when it has ended already."""
+    with transaction.atomic():
+        locked = _store_cancel(run, user)
+    fault("cancel.after_commit")
+    return locked
+
+
+def _store_cancel(run: Run, user: User | None) -> Run:
     locked = Run.objects.select_for_update().get(pk=run.pk)
     if locked.is_final:
         raise Conflict(f"Run {run.pk} has ended already: {locked.get_status_display().lower()}.")
@@ -79,6 +88,7 @@ def cancel_run(*, run: Run, user: User | None = None) -> Run:
         append(run.stream, [NewEvent("cancel_requested", {"by": _name(user)})])
         locked.refresh_from_db()
     ring_advance(run.pk)
+    fault("cancel.before_commit")
     return locked
 
 

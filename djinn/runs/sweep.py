@@ -13,6 +13,7 @@ from django.conf import settings
 from django.db import connection, transaction
 from django.db.models import DurationField, Exists, OuterRef, Q, QuerySet, Value
 
+from djinn.core.faults import fault
 from djinn.executions.lease import DatabaseClock, unattended
 from djinn.executions.models import Execution
 from djinn.executions.services import give_up
@@ -40,7 +41,9 @@ def sweep() -> int:
             return 0
         _give_up_lost_hosts()
         _give_up_forsaken()
+        fault("sweep.before_ring")
         rung = _ring_runs() + _ring_queued() + _ring_unattended() + _ring_ended()
+        fault("sweep.before_commit")
     if rung:
         log.info("swept", rung=rung)
     return rung
@@ -101,6 +104,7 @@ def _give_up_lost_hosts() -> None:
             continue
         text = f"no worker of host {execution.host} was heard of for {settings.HOST_LOST_SECONDS:.0f} s"
         if give_up(execution=execution, message=text):
+            fault("give_up.after")
             log.error("execution_given_up", execution=execution.pk, host=execution.host)
 
 
