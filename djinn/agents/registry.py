@@ -10,18 +10,25 @@ from pathlib import Path
 
 from django.conf import settings
 
-from djinn.agents.definition import Agent, AgentInvalid, load_agent
+from djinn.agents.definition import Agent, load_agent
+from djinn.agents.errors import AgentInvalid
+from djinn.agents.folders import CONFIG, MARKS, PARTS, FolderAgent, is_folder_agent, load_folder_agent
+from djinn.agents.fragments import SHARED
 from djinn.core.errors import NotFound
 
-Fingerprint = tuple[tuple[str, int, int], ...]
+Fingerprint = tuple[tuple[str, int, int, int], ...]
+
+OWN = "agent.yaml"
+READ = frozenset({OWN, "persona.md", CONFIG, *MARKS, *PARTS})
 
 
 @dataclass(frozen=True)
 class Registry:
-    """The agents that can be used, and what is wrong with the others, by folder."""
+    """The agents that can be used, what is wrong with the others, and what has no effect, each by folder."""
 
     agents: Mapping[str, Agent] = field(default_factory=dict)
     problems: Mapping[str, str] = field(default_factory=dict)
+    warnings: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 _lock = threading.Lock()
@@ -50,20 +57,34 @@ def find_agent(folder: str) -> Agent:
 
 
 def _load(place: Path) -> Registry:
-    agents, problems = {}, {}
-    for path in sorted(place.glob("*/agent.yaml")):
+    agents, problems, warnings = {}, {}, {}
+    for folder in sorted(path for path in place.glob("*") if path.name[0] not in "._"):
         try:
-            agents[path.parent.name] = load_agent(path.parent)
+            found = _read(folder)
         except AgentInvalid as exc:
-            problems[path.parent.name] = exc.message
-    return Registry(agents, problems)
+            problems[folder.name] = exc.message
+            continue
+        if found is not None:
+            agents[folder.name] = found.agent
+            if found.warnings:
+                warnings[folder.name] = found.warnings
+    return Registry(agents, problems, warnings)
+
+
+def _read(folder: Path) -> FolderAgent | None:
+    """The agent of a folder, in whichever shape; None when the folder is not one."""
+    if not (folder / OWN).exists():
+        return load_folder_agent(folder) if is_folder_agent(folder) else None
+    unread = [name for name in (*MARKS, CONFIG) if (folder / name).exists()]
+    warnings = (f"{folder.name}/{', '.join(unread)}: not read, because {OWN} is there",) if unread else ()
+    return FolderAgent(load_agent(folder), warnings)
 
 
 def _fingerprint(place: Path) -> Fingerprint:
     found = []
     for path in sorted(place.glob("*/*")):
-        if path.name in {"agent.yaml", "persona.md"}:
+        if path.name in READ or path.parent.name == SHARED:
             with suppress(FileNotFoundError):  # removed since the folder was listed
                 status = path.stat()
-                found.append((str(path), status.st_mtime_ns, status.st_size))
+                found.append((str(path), status.st_mtime_ns, status.st_ctime_ns, status.st_size))
     return tuple(found)
