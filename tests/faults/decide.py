@@ -1,0 +1,34 @@
+"""What the flow says now about runs that have ended: `python -m tests.faults.decide ID...`, a JSON object by run.
+
+A process of its own, because it must read the stack's database with the product's own code.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+
+
+def main(numbers: list[int]) -> None:
+    """Print `{run: [kind, status]}` of the flow's only decision; kind "undecided" when there is none or more."""
+    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "djinn.settings")
+    import django
+
+    django.setup()
+    from djinn.pipelines.flow import Finish, next_steps
+    from djinn.pipelines.schema import from_snapshot
+    from djinn.runs.models import Run
+    from djinn.runs.selectors import history_of
+
+    told = {}
+    for run in Run.objects.filter(pk__in=numbers):
+        is_cancelled = run.cancel_requested_at is not None
+        decisions = next_steps(from_snapshot(run.definition), history_of(run), cancelled=is_cancelled)
+        ends = [decision.status for decision in decisions if isinstance(decision, Finish)]
+        told[run.pk] = ["finish", ends[0]] if len(decisions) == len(ends) == 1 else ["undecided", str(decisions)[:300]]
+    sys.stdout.write(json.dumps(told))
+
+
+if __name__ == "__main__":
+    main([int(argument) for argument in sys.argv[1:]])
