@@ -100,7 +100,7 @@ class OutputSchema:
 
 @dataclass(frozen=True)
 class Step:
-    """One step. `input` is the template of an agent's prompt or of what an approval asks, `run` that of a shell script."""
+    """One step. `input` is the template of an agent's prompt or an approval's question, `run` that of a script."""
 
     id: str
     kind: StepKind

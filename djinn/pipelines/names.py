@@ -1,0 +1,109 @@
+"""What templates and expressions of a step may name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from djinn.pipelines.history import History, Past, Status
+from djinn.pipelines.schema import JSON, Pipeline, Step
+
+Names = dict[str, JSON]
+
+
+def names_for(pipeline: Pipeline, history: History, inputs: Mapping[str, JSON], step: Step, at: Past | None) -> Names:
+    """The names for a step: each input by its own name and in `inputs`, the outputs so far, and what `at` is about.
+
+    In a graph only outputs of the step's ancestors are there, and `steps.<ID>.status` and `.outputs`: so the names do
+    not depend on which parallel step was faster.
+    """
+    if pipeline.family == "graph":
+        found = _graph_names(pipeline, history, step)
+    else:
+        found = flat_outputs(history)
+    return {**inputs, **found, **_item_names(history, step, at), "inputs": dict(inputs)}
+
+
+def outputs_of(pipeline: Pipeline, history: History) -> Names:
+    """The outputs of a run in one namespace. Routed: the last writer wins. Graph: the last in the file's order."""
+    if pipeline.family == "routed":
+        return flat_outputs(history)
+    outputs: Names = {}
+    for step in pipeline.steps:
+        outputs.update(step_outputs(step, history))
+    return outputs
+
+
+def flat_outputs(history: History) -> Names:
+    """The outputs of all succeeded step runs; the last writer wins."""
+    outputs: Names = {}
+    for past in history:
+        if past.status is Status.SUCCEEDED:
+            outputs.update(past.outputs)
+    return outputs
+
+
+def step_outputs(step: Step, history: History) -> Names:
+    """What a step of a graph gave: its outputs, or for several items the list of each one's, in item order."""
+    rows = [past for past in history if past.step == step.id]
+    if not step.has_items:
+        given = [past.outputs for past in rows if past.status is Status.SUCCEEDED]
+        return dict(given[-1]) if given else {}
+    latest = {past.item: past for past in rows if past.item}
+    ordered = [latest[item] for item in sorted(latest, key=int)]
+    keys = dict.fromkeys([*step.outputs, *(key for past in ordered for key in past.outputs)])
+    return {key: [past.outputs.get(key) for past in ordered] for key in keys}
+
+
+def step_status(step: Step, history: History) -> str:
+    """How a step of a graph has ended as a whole; empty while it has not."""
+    latest = {past.item: past for past in history if past.step == step.id}
+    statuses = {past.status for past in latest.values()}
+    if not statuses or not all(status.is_final for status in statuses):
+        return ""
+    worst = (Status.CANCELLED, Status.FAILED, Status.SUCCEEDED, Status.SKIPPED)
+    return next(str(status) for status in worst if status in statuses)
+
+
+def ancestors_of(pipeline: Pipeline, step: Step) -> list[Step]:
+    """Everything that the step needs, directly or through others, in the file's order."""
+    wanted, waiting = set(), list(step.needs)
+    while waiting:
+        name = waiting.pop()
+        if name not in wanted:
+            wanted.add(name)
+            waiting.extend(pipeline.step(name).needs)
+    return [other for other in pipeline.steps if other.id in wanted]
+
+
+def _graph_names(pipeline: Pipeline, history: History, step: Step) -> Names:
+    flat: Names = {}
+    steps: dict[str, JSON] = {}
+    for other in ancestors_of(pipeline, step):
+        outputs = step_outputs(other, history)
+        flat.update(outputs)
+        steps[other.id] = {"status": step_status(other, history), "outputs": dict(outputs)}
+    return {**flat, "steps": steps}
+
+
+def _item_names(history: History, step: Step, at: Past | None) -> Names:
+    if at is None or not at.item:
+        return {}
+    names: Names = {"current_item": at.item_value, "current_index": int(at.item.rpartition(".")[2])}
+    if step.matrix:
+        names["matrix"] = at.item_value
+    else:
+        names["completed_items"] = _completed(history, at.item)
+    return names
+
+
+def _completed(history: History, item: str) -> list[JSON]:
+    """The items before this one in its loop, each with what the steps for it gave."""
+    frame, _, index = item.rpartition(".")
+    values: dict[int, JSON] = {}
+    outputs: dict[int, dict[str, JSON]] = {}
+    for past in history:
+        around, _, last = past.item.rpartition(".")
+        if past.item and around == frame and past.status is Status.SUCCEEDED and int(last) < int(index):
+            values[int(last)] = past.item_value
+            outputs.setdefault(int(last), {}).update(past.outputs)
+    return [{"item": values[number], "outputs": outputs[number]} for number in sorted(values)]

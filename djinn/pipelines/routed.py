@@ -1,0 +1,293 @@
+"""The routed family: one token walks, steps may be visited again, loops run a step once for each item."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+
+from djinn.pipelines.attempts import after_failure, asked_again
+from djinn.pipelines.history import (
+    Blocked,
+    Blocker,
+    Decision,
+    Finish,
+    History,
+    Past,
+    Refuse,
+    Skip,
+    Start,
+    Status,
+    Tell,
+    named,
+    tries_of,
+    visits_of,
+)
+from djinn.pipelines.items import NoItems, items_of
+from djinn.pipelines.names import flat_outputs
+from djinn.pipelines.schema import JSON, Pipeline, Route, Step
+
+LONGEST_PATH = 90
+
+
+def next_routed(pipeline: Pipeline, history: History, inputs: Mapping[str, JSON]) -> tuple[Decision, ...]:
+    """What follows the last step run; nothing of the history is open."""
+    return _Walk(pipeline, history, inputs).decide()
+
+
+def not_reached(pipeline: Pipeline, history: History) -> Iterator[Blocked]:
+    """The steps that the token has not come to yet, each with the step that it follows."""
+    at = history[-1].step if history else pipeline.first_step.id
+    seen, waiting = {at, *(past.step for past in history)}, [at]
+    while waiting:
+        before = waiting.pop(0)
+        for target, condition in targets(pipeline, pipeline.step(before)):
+            if target not in seen:
+                seen.add(target)
+                waiting.append(target)
+                text = f"{before} has to end first"
+                yield Blocked(target, f"follows {before}{condition}", blockers=(Blocker("step", text, before),))
+
+
+def targets(pipeline: Pipeline, step: Step) -> Iterator[tuple[str, str]]:
+    """The steps that may follow a step, each with its condition in words."""
+    if step.loop is not None:
+        yield from ((name, " for each item") for name in (step.loop.on_each_complete,) if name)
+        yield from ((name, " after all items") for name in (step.loop.on_all_complete,) if name)
+    for key, route in step.on_result.items():
+        if route.goto is not None:
+            yield route.goto, f" when it gives {key}"
+    if step.on_complete is not None:
+        yield step.on_complete, ""
+    following = None if pipeline.is_routed else pipeline.following(step.id)
+    if following is not None:
+        yield following.id, ""
+
+
+def folded(value: JSON) -> str:
+    """The text by which outputs and `onResult` keys are compared: trimmed, any case, JSON for what is not text."""
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return text.strip().casefold()
+
+
+def bodies(pipeline: Pipeline) -> dict[str, frozenset[str]]:
+    """For each loop, by its step, the steps for its items: from `onEachComplete` on, as far as they lead back."""
+    return {step.id: _body(pipeline, step) for step in pipeline.steps if step.loop and step.loop.on_each_complete}
+
+
+class _Walk:
+    """One decision: where the token is, and where it goes."""
+
+    def __init__(self, pipeline: Pipeline, history: History, inputs: Mapping[str, JSON]) -> None:
+        self.pipeline = pipeline
+        self.history = history
+        self.inputs = inputs
+        self.bodies = bodies(pipeline)
+
+    def decide(self) -> tuple[Decision, ...]:
+        if not self.history:
+            return (self._enter(self.pipeline.first_step, "", None, "first step", ()),)
+        last = self.history[-1]
+        step = self.pipeline.step(last.step)
+        if last.status is Status.FAILED:
+            return (after_failure(step, last, self.history, lane=""),)
+        if last.status is Status.CANCELLED:
+            return (Finish("cancelled", "cancelled", f"step {named(step.id, last.item)} was cancelled"),)
+        return self._after_success(step, last)
+
+    def _after_success(self, step: Step, last: Past) -> tuple[Decision, ...]:
+        key, route = _matched(step, last)
+        told = self._told(route)
+        if route is not None and route.retry:
+            times = sum(self._asks_again(step, past) for past in self._tries(last))
+            return (*told, asked_again(last, key, most=route.max_retries, times=times, lane=""))
+        if step.loop is not None:
+            return (*told, self._after_item(step, last))
+        if route is not None and route.continue_loop:
+            return (*told, self._next_item(last, f"continueLoop of {step.id} ({key})"))
+        if route is not None and route.goto is not None:
+            return (*told, self._go(route.goto, last, f"goto from {step.id} ({key})"))
+        return (*told, self._after_any_result(step, last))
+
+    def _after_any_result(self, step: Step, last: Past) -> Decision:
+        loop = self._loop_around(last)
+        if step.on_complete is not None and loop is not None and step.on_complete == loop.id:
+            return self._next_item(last, f"onComplete of {step.id}")
+        if step.on_complete is not None:
+            return self._go(step.on_complete, last, f"onComplete of {step.id}")
+        if loop is not None:
+            return self._next_item(last, f"the end of the item's steps at {step.id}")
+        following = None if self.pipeline.is_routed else self.pipeline.following(step.id)
+        if following is not None:
+            return self._go(following.id, last, f"next after {step.id}")
+        return Finish("succeeded", "", "")
+
+    def _after_item(self, step: Step, last: Past) -> Decision:
+        """After the loop's own step: the steps for this item, or the next item, or what follows the loop."""
+        assert step.loop is not None
+        if last.status is Status.SKIPPED:
+            return self._after_loop(step, last, last.item)
+        if step.loop.on_each_complete:
+            target = self.pipeline.step(step.loop.on_each_complete)
+            return self._visit(target, last.item, last.item_value, f"onEachComplete of {step.id}", _bases(last, self))
+        return self._next_item(last, f"next item of {step.id}")
+
+    def _next_item(self, last: Past, because: str) -> Decision:
+        loop = self._loop_around(last)
+        if loop is None:
+            message = f"step {last.step} continues a loop, but it was not reached inside of one"
+            return Finish("failed", "error", message)
+        frame, _, index = last.item.rpartition(".")
+        try:
+            items = items_of(loop, self._names_at_entry(loop, frame))
+        except NoItems as exc:
+            return Finish("failed", "input", str(exc))
+        following = int(index) + 1
+        if following >= len(items):
+            return self._after_loop(loop, last, frame)
+        path = f"{frame}.{following}" if frame else str(following)
+        return self._visit(loop, path, items[following], because, _bases(last, self))
+
+    def _after_loop(self, loop: Step, last: Past, frame: str) -> Decision:
+        assert loop.loop is not None
+        outside = Past(loop.id, last.visit, last.attempt, last.status, item=frame, item_value=self._value_of(frame),
+                       bases=_bases(last, self))  # fmt: skip
+        target = loop.loop.on_all_complete or loop.on_complete
+        if target is not None:
+            word = "onAllComplete" if loop.loop.on_all_complete else "onComplete"
+            return self._go(target, outside, f"{word} of {loop.id}", bases=outside.bases)
+        if frame:
+            return self._next_item(outside, f"the end of the loop {loop.id}")
+        following = None if self.pipeline.is_routed else self.pipeline.following(loop.id)
+        if following is not None:
+            return self._go(following.id, outside, f"next after {loop.id}", bases=outside.bases)
+        return Finish("succeeded", "", "")
+
+    def _go(self, target_id: str, last: Past, because: str, *, bases: tuple[int, ...] | None = None) -> Decision:
+        """To a step by a route: inside of the item's steps it stays at the item, outside it leaves the loops around."""
+        target = self.pipeline.step(target_id)
+        bases = _bases(last, self) if bases is None else bases
+        item, value = last.item, last.item_value
+        while item:
+            loop = self._loop_of(item)
+            if loop is not None and target.id == loop.id:
+                return self._visit(target, item, value, because, bases)
+            if loop is not None and target.id in self.bodies.get(loop.id, ()):
+                break
+            item = item.rpartition(".")[0]
+            value = self._value_of(item)
+        return self._enter(target, item, value, because, bases)
+
+    def _enter(self, target: Step, item: str, value: JSON, because: str, bases: tuple[int, ...]) -> Decision:
+        """To a step, and when it is a loop, to its first item."""
+        if target.loop is None:
+            return self._visit(target, item, value, because, bases)
+        visit = visits_of(self.history, target.id, item) + 1
+        try:
+            items = items_of(target, self._names_of(self.history, item, value))
+            if len(item) > LONGEST_PATH:
+                raise NoItems(f"the loops around {target.id} are nested too deeply")
+        except NoItems as exc:
+            return Refuse(target.id, visit, 1, "input", str(exc), item=item, bases=bases)
+        if not items:
+            return Skip(target.id, visit, f"{target.loop.over} is an empty list", item, [], bases)
+        return self._visit(target, f"{item}.0" if item else "0", items[0], because, bases)
+
+    def _visit(self, step: Step, item: str, value: JSON, because: str, bases: tuple[int, ...]) -> Decision:
+        visits = visits_of(self.history, step.id, item)
+        if visits >= step.max_visits:
+            message = (
+                f"step {named(step.id, item)} was visited {visits} times"
+                f" and may be visited {step.max_visits} times ({because})"
+            )
+            return Finish("failed", "visits", message)
+        return Start(step.id, visits + 1, 1, 0.0, because, item=item, item_value=value, bases=bases)
+
+    # --- Loops --------------------------------------------------------------------------------------------------------
+    def _loop_around(self, last: Past) -> Step | None:
+        return self._loop_of(last.item) if last.item else None
+
+    def _loop_of(self, item: str) -> Step | None:
+        """The loop that this item is one of: the last loop step that ran for it."""
+        for past in reversed(self.history):
+            step = self.pipeline.step(past.step)
+            if past.item == item and step.loop is not None and past.status is not Status.SKIPPED:
+                return step
+        return None
+
+    def _names_at_entry(self, loop: Step, frame: str) -> dict[str, JSON]:
+        """The names as they were when the token came to the loop: the list of its items stays what it was then."""
+        first = f"{frame}.0" if frame else "0"
+        entry = 0
+        for number, past in enumerate(self.history):
+            is_first = past.step == loop.id and past.item == first and past.attempt == 1
+            if is_first and not (number and _is_within(self.history[number - 1].item, first)):
+                entry = number
+        return self._names_of(self.history[:entry], frame, self._value_of(frame))
+
+    def _names_of(self, history: History, item: str, value: JSON) -> dict[str, JSON]:
+        names = {**self.inputs, **flat_outputs(history), "inputs": dict(self.inputs)}
+        return {**names, "current_item": value} if item else names
+
+    def _value_of(self, item: str) -> JSON:
+        return next((past.item_value for past in reversed(self.history) if item and past.item == item), None)
+
+    # --- Results ------------------------------------------------------------------------------------------------------
+    def _told(self, route: Route | None) -> tuple[Tell, ...]:
+        if route is None or route.notify is None:
+            return ()
+        return (Tell(route.notify.agent, route.notify.message, len(self.history)),)
+
+    def _tries(self, last: Past) -> list[Past]:
+        return tries_of(self.history, last.step, last.item, last.visit)
+
+    def _asks_again(self, step: Step, past: Past) -> bool:
+        route = _matched(step, past)[1]
+        return route is not None and route.retry
+
+
+def _matched(step: Step, past: Past) -> tuple[str, Route | None]:
+    """The first declared output whose whole value is a key of `onResult`; for an approval, its decision."""
+    if past.status is not Status.SUCCEEDED:
+        return "", None
+    keys = {folded(key): key for key in step.on_result}
+    for name in step.outputs or tuple(past.outputs) if step.kind == "approve" else step.outputs:
+        key = keys.get(folded(past.outputs[name])) if name in past.outputs else None
+        if key is not None:
+            return key, step.on_result[key]
+    return "", None
+
+
+def _bases(last: Past, walk: _Walk) -> tuple[int, ...]:
+    """Whose files the next step begins with: what the last step left, or what it began with when it has no files."""
+    numbers = [number for number, past in enumerate(walk.history, 1) if past is last]
+    has_files = last.status is Status.SUCCEEDED and walk.pipeline.step(last.step).kind != "approve"
+    return (numbers[0],) if has_files and numbers else last.bases
+
+
+def _is_within(item: str, path: str) -> bool:
+    return item == path or item.startswith(f"{path}.")
+
+
+def _body(pipeline: Pipeline, loop: Step) -> frozenset[str]:
+    """The steps from which the loop goes on: by `continueLoop`, by a route to its step, or else by ending there."""
+    assert loop.loop is not None
+    forwards: dict[str, set[str]] = {}
+    waiting = [loop.loop.on_each_complete or ""]
+    while waiting:
+        name = waiting.pop()
+        if name not in forwards and name != loop.id:
+            forwards[name] = {target for target, _ in targets(pipeline, pipeline.step(name))}
+            waiting.extend(forwards[name])
+    stated = {name for name in forwards if loop.id in forwards[name] or _continues(pipeline.step(name))}
+    return frozenset(_leading_to(stated or {name for name in forwards if not forwards[name]}, forwards))
+
+
+def _continues(step: Step) -> bool:
+    return any(route.continue_loop for route in step.on_result.values())
+
+
+def _leading_to(ends: set[str], forwards: Mapping[str, set[str]]) -> set[str]:
+    found = set(ends)
+    while more := {name for name, following in forwards.items() if name not in found and following & found}:
+        found |= more
+    return found
