@@ -26,6 +26,17 @@ OURS = ("DATABASE_URL", "REDIS_URL", "PYTEST_XDIST_WORKER", "DJINN_TEST_SERVERS"
 UP_SECONDS = 90.0
 RUN_SECONDS = 90.0
 
+MARKS = {
+    "gateway": "djinn.gateway.asgi",
+    "web": "djinn.asgi:application",
+    "control": "-Q control",
+    "agents": "-Q agents",
+    "beat": "-A djinn beat",
+    "redis": "redis-server",
+    "postgres": "bin/postgres -D",
+}
+"""What tells a part of the stack in its command line."""
+
 Row = dict[str, Any]
 
 
@@ -124,19 +135,13 @@ class Live:
         return found
 
     def pid(self, name: str) -> int:
-        """The process id of a part of the stack: gateway, web, control, agents, redis, postgres."""
-        marks = {
-            "gateway": "djinn.gateway.asgi",
-            "web": "djinn.asgi:application",
-            "control": "-Q control",
-            "agents": "-Q agents",
-            "redis": "redis-server",
-            "postgres": "bin/postgres -D",
-        }
-        found: list[int] = wait_for(
-            lambda: [pid for pid, line in self.processes().items() if marks[name] in line], why=f"process {name}"
-        )
-        return min(found)
+        """The process id of a part of the stack: gateway, web, control, agents, beat, redis, postgres."""
+        found: list[int] = wait_for(lambda: self.pids(name), why=f"process {name}")
+        return found[0]
+
+    def pids(self, name: str) -> list[int]:
+        """The process ids of that part now, the lowest first: none while it is down."""
+        return sorted(pid for pid, line in self.processes().items() if MARKS[name] in line)
 
     def kill(self, name: str, number: signal.Signals = signal.SIGKILL) -> int:
         """Send a signal to a part of the stack; its process id."""
@@ -194,7 +199,9 @@ class Live:
         return self.rows("SELECT * FROM runs_run WHERE id = %s", run)[0]
 
     # --- what people do -----------------------------------------------------------------------------------------------
-    def call(self, method: str, path: str, body: Any = None) -> tuple[int, Any]:
+    def call(
+        self, method: str, path: str, body: Any = None, *, headers: dict[str, str] | None = None, seconds: float = 20
+    ) -> tuple[int, Any]:
         """Ask the REST API as the administrator; status and JSON."""
         if not self._key:
             made = self.manage("token", "admin")
@@ -204,10 +211,10 @@ class Live:
             f"{self.url}/api/v1/{path}",
             method=method,
             data=None if body is None else json.dumps(body).encode(),
-            headers={"Authorization": f"Bearer {self._key}", "Content-Type": "application/json"},
+            headers={"Authorization": f"Bearer {self._key}", "Content-Type": "application/json", **(headers or {})},
         )
         try:
-            with urllib.request.urlopen(request, timeout=20) as answer:
+            with urllib.request.urlopen(request, timeout=seconds) as answer:
                 return answer.status, json.load(answer)
         except urllib.error.HTTPError as exc:
             with exc:
