@@ -15,6 +15,7 @@ from djinn.executions.models import Execution
 from djinn.executions.places import workspace_of
 from djinn.executions.relay import Relay
 from djinn.executions.states import ExecutionStatus, Reason
+from djinn.executions.structured import checked
 from djinn.runner.base import ContainerState, RunnerError
 from djinn.runner.diff import Diff
 from djinn.runner.git import WorkspaceError
@@ -39,7 +40,7 @@ def conclude(
             relay.ship_all()
         except JournalRefused as exc:
             failure = failure or exc
-    ending = _ending(execution, state, stop_reason=stop_reason, failure=failure)
+    ending = checked(_ending(execution, state, stop_reason=stop_reason, failure=failure), execution)
     kept: dict[str, Any] = {}
     if execution.workspace and execution.base_snapshot:
         try:

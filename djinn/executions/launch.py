@@ -13,6 +13,7 @@ from djinn.core.faults import fault
 from djinn.executions.lease import Lease
 from djinn.executions.models import Execution
 from djinn.executions.places import execution_directory, workspace_of
+from djinn.executions.structured import output_schema_of
 from djinn.executions.tokens import token_of
 from djinn.runner.base import ContainerSpec, ContainerState, InsidePaths, Limits, Phase, Runner
 from djinn.runner.git import WorkspaceError
@@ -122,7 +123,8 @@ def brief_of(execution: Execution, inside: InsidePaths) -> Brief:
     order: dict[str, Any] = dict(execution.order)
     agent = order.pop("agent", None)
     if agent is not None:
-        agent = AgentBrief(**{**agent, "system": agent["system"].replace(WORKSPACE_MARK, inside.workspace)})
+        system = agent["system"].replace(WORKSPACE_MARK, inside.workspace)
+        agent = AgentBrief(**{**agent, "system": system, "output_schema": output_schema_of(execution)})
     return Brief(
         execution=execution.key,
         token=token_of(execution.pk),

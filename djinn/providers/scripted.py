@@ -8,6 +8,8 @@
             call: {read: {path: wordstats/core.py}}
           - call: {complete: {summary: Done.}}      # visit 1, turn 2
         - - call: {complete: {summary: Again.}}     # visit 2; the last visit repeats
+      PLAN:
+        - - json: {items: [1, 2]}                   # the answer of a step with an output schema
 
 Which turn is next follows from the conversation itself (how often the model has spoken), so a gateway that was killed
 goes on with the same turn.
@@ -42,7 +44,7 @@ class ScriptedProvider:
     async def chat(self, model: str, body: Body, context: CallContext) -> AsyncGenerator[Body]:
         """The turn's words one by one, then its tool calls, then the usage (a word counts as a token)."""
         turn = self._turn(model, body, context)
-        words = PIECE.findall(turn.get("say") or "")
+        words = PIECE.findall(json.dumps(turn["json"]) if "json" in turn else turn.get("say") or "")
         for word in words:
             yield _chunk(model, {"content": word})
             await asyncio.sleep(self._pause)

@@ -9,6 +9,7 @@ from .answer import Answer, Call
 from .arguments import parse_arguments
 from .children import Children
 from .clip import cut
+from .gateway import Gateway
 from .journal import Journal
 from .model import Model
 from .outcome import Ended, Outcome, failed
@@ -42,7 +43,7 @@ class Agent:
         self._outputs = list(dict.fromkeys([*agent.outputs, *brief.outputs]))
         self._toolbox = Toolbox(brief=brief, outputs=self._outputs, journal=journal, children=children)
         self._tools = self._offer(agent)
-        self._model = Model(brief, agent, [schema(tool) for tool in self._tools.values()], journal)
+        self._model = Model(Gateway(brief, journal), agent, [schema(tool) for tool in self._tools.values()], journal)
         self._messages: list[dict[str, Any]] = [
             {"role": "system", "content": f"{agent.system}\n\n{_note(self._outputs)}"},
             {"role": "user", "content": agent.prompt},
@@ -69,12 +70,7 @@ class Agent:
         if self._turn >= self._max_turns:
             raise Ended(failed("turns", f"the agent did not end within {self._max_turns} turns"))
         self._turn += 1
-        answer = self._model.ask(self._messages, self._turn)
-        names = [call.name for call in answer.calls]
-        self._journal.append("message", role="assistant", text=answer.text, tool_calls=names, turn=self._turn)
-        if answer.usage is not None:
-            self._journal.append("usage", **vars(answer.usage), turn=self._turn)
-        return answer
+        return self._model.ask(self._messages, self._turn)
 
     def _act(self, answer: Answer) -> None:
         if answer.text or answer.calls:

@@ -46,6 +46,8 @@ class Answer:
     calls: tuple[Call, ...]
     usage: Usage | None
     finish_reason: str
+    refusal: str = ""
+    """What the model says when it declines to give an answer in the asked format."""
 
 
 class AnswerBuilder:
@@ -55,6 +57,8 @@ class AnswerBuilder:
         self._turn = turn
         self._on_delta = on_delta
         self._text: list[str] = []
+        self._text_length = 0
+        self._refusal: list[str] = []
         self._calls: dict[int, dict[str, str]] = {}
         self._usage: Usage | None = None
         self._finish_reason = ""
@@ -78,13 +82,22 @@ class AnswerBuilder:
         """Whether the model said that it has finished."""
         return bool(self._finish_reason)
 
+    @property
+    def text_length(self) -> int:
+        """Characters of text so far."""
+        return self._text_length
+
+    def cut_off(self) -> None:
+        """Nothing more is read: the answer ends here, as at its token limit."""
+        self._finish_reason = "length"
+
     def answer(self) -> Answer:
         """What was collected; calls that lack an id get one."""
         calls = tuple(
             Call(call["id"] or f"call_{self._turn}_{index}", call["name"], call["arguments"])
             for index, call in sorted(self._calls.items())
         )
-        return Answer(_joined(self._text), calls, self._usage, self._finish_reason)
+        return Answer(_joined(self._text), calls, self._usage, self._finish_reason, _joined(self._refusal))
 
     def _take(self, delta: dict[str, Any]) -> None:
         thought = delta.get("reasoning_content") or delta.get("reasoning")
@@ -93,7 +106,10 @@ class AnswerBuilder:
         text = _text(delta.get("content"))
         if text:
             self._text.append(text)
+            self._text_length += len(text)
             self._on_delta("text", text)
+        if isinstance(delta.get("refusal"), str):
+            self._refusal.append(delta["refusal"])
         for position, piece in enumerate(_objects(delta.get("tool_calls"))):
             self._take_call(position, piece)
 

@@ -13,7 +13,7 @@ MAX_DEPTH = 64
 def parse_arguments(text: str) -> Any:
     """The JSON value; raises ValueError for what is none, nests too deeply, or holds NUL or half a character."""
     try:
-        value = json.loads(text or "{}", parse_constant=_refuse_constant)
+        value = json.loads(text or "{}", parse_constant=_refuse_constant, parse_float=_finite)
     except RecursionError as exc:
         raise ValueError("nested too deeply") from exc
     if _is_deeper(value, MAX_DEPTH):
@@ -31,6 +31,13 @@ def _is_deeper(value: Any, limit: int) -> bool:
         if not level:
             return False
     return True
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if value in (float("inf"), float("-inf")):
+        raise ValueError(f"the number {text[:40]} is too large")
+    return value
 
 
 def _refuse_constant(name: str) -> float:

@@ -37,8 +37,19 @@ def _check_mode(brief: Brief) -> None:
             _require_text(f"agent.{name}", getattr(brief.agent, name))
         if type(brief.agent.max_turns) is not int or brief.agent.max_turns < 1:
             raise ProtocolError(f"the brief's agent.max_turns is {brief.agent.max_turns!r}, not a whole number above 0")
+        _check_schema(brief.agent.output_schema)
     else:
         raise ProtocolError(f"the brief's mode is {brief.mode!r}, not agent or command")
+
+
+def _check_schema(wanted: object) -> None:
+    if wanted is None:
+        return
+    if not isinstance(wanted, dict) or set(wanted) != {"name", "strict", "schema"}:
+        raise ProtocolError("the brief's agent.output_schema is no object with name, strict and schema")
+    _require_text("agent.output_schema.name", wanted["name"])
+    if type(wanted["strict"]) is not bool or not isinstance(wanted["schema"], dict):
+        raise ProtocolError("the brief's agent.output_schema needs strict as true or false, and schema as an object")
 
 
 def _check_lists(brief: Brief) -> None:

@@ -28,6 +28,8 @@ CONTAINER_GATEWAY = "/run/djinn/gateway"
 CONTAINER_RUNTIME = "/opt/djinn"
 GATEWAY_SOCKET = "gateway.sock"
 
+ANSWER = "answer"  # the one output of an agent with an output schema
+
 MAX_RECORD_BYTES = 64 * 1024
 MAX_JOURNAL_BYTES = 64 * 1024 * 1024
 
@@ -53,7 +55,7 @@ RECORD_TYPES = frozenset(
 
 # Reasons that the runtime itself may state in `finished`; anything else it says is recorded as "error".
 FAILURE_REASONS = frozenset(
-    ["error", "timeout", "output_limit", "disk", "turns", "model", "rejected", "cancelled", "budget"]
+    ["error", "timeout", "output_limit", "disk", "turns", "model", "rejected", "cancelled", "budget", "invalid_output"]
 )
 
 
@@ -73,7 +75,11 @@ class Record:
 
 @dataclass(frozen=True)
 class AgentBrief:
-    """What the built-in loop needs: the persona's text, the task and its limits."""
+    """What the built-in loop needs: the persona's text, the task and its limits.
+
+    With `output_schema` ({"name", "strict", "schema"}) there is no loop: the model is asked without tools, and the
+    value that follows the JSON Schema is the output `ANSWER`.
+    """
 
     name: str
     model: str
@@ -84,6 +90,7 @@ class AgentBrief:
     max_turns: int = 60
     max_output_tokens: Optional[int] = None
     temperature: Optional[float] = None
+    output_schema: Optional[Dict[str, Any]] = None
 
 
 @dataclass(frozen=True)

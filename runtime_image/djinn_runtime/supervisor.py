@@ -157,6 +157,10 @@ def _perform(brief: Brief, directory: str, journal: Journal, children: Children)
         from .command import run_command
 
         return run_command(brief, directory, journal, children)
+    if brief.agent is not None and brief.agent.output_schema is not None:
+        from .structured import run_structured
+
+        return run_structured(brief, journal)
     from .agent import run_agent
 
     return run_agent(brief, journal, children)

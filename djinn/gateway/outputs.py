@@ -1,0 +1,70 @@
+"""Whether an answer follows the schema of the execution that asks."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import structlog
+from django.core.exceptions import RequestDataTooBig
+from django.http import HttpRequest, JsonResponse
+from django.views.decorators.csrf import csrf_exempt
+
+from djinn.core.errors import UserError
+from djinn.executions.structured import CheckFailed, output_schema_of, problems_of
+from djinn.gateway.door import execution_of, refusal
+
+log = structlog.get_logger(__name__)
+
+LARGEST_BODY = 1024 * 1024
+INVALID = "invalid_request_error"
+_checkers = ThreadPoolExecutor(max_workers=2, thread_name_prefix="check")
+_under_way: set[int] = set()
+"""Executions whose answer is being checked: one container cannot keep the others waiting for long."""
+
+
+@csrf_exempt
+async def check_output(request: HttpRequest) -> JsonResponse:
+    """`POST {"value": ...}`: `{"problems": [...]}`, empty when the value follows the schema of its execution."""
+    if request.method != "POST":
+        return refusal(405, "Use POST.", kind=INVALID)
+    execution = await execution_of(request)
+    if execution is None:
+        return refusal(401, "This token opens nothing.", kind="authentication_error")
+    wanted = output_schema_of(execution)
+    if wanted is None:
+        return refusal(409, "The answer of this execution follows no schema.", kind=INVALID)
+    try:
+        value = _value(request)
+    except RequestDataTooBig:
+        return refusal(413, f"The body is larger than {LARGEST_BODY} bytes.", kind=INVALID)
+    except UserError as exc:
+        return refusal(400, exc.message, kind=INVALID)
+    if execution.pk in _under_way:
+        return refusal(429, "One answer is being checked already.", kind=INVALID, retry_after_seconds=1)
+    return await _checked(execution.pk, value, wanted["schema"])
+
+
+async def _checked(execution: int, value: Any, schema: dict[str, Any]) -> JsonResponse:
+    _under_way.add(execution)
+    check = asyncio.get_running_loop().run_in_executor(_checkers, problems_of, value, schema)
+    check.add_done_callback(lambda _: _under_way.discard(execution))  # also when whoever asked has gone
+    try:
+        return JsonResponse({"problems": await asyncio.shield(check)})
+    except CheckFailed as exc:
+        log.error("check_failed", execution=execution, error=str(exc))
+        return refusal(503, "The answer cannot be checked now.", kind="server_error", retry_after_seconds=2)
+
+
+def _value(request: HttpRequest) -> Any:
+    if len(request.body) > LARGEST_BODY:
+        raise RequestDataTooBig
+    try:
+        body = json.loads(request.body)
+    except (ValueError, RecursionError) as exc:
+        raise UserError(f"The body is not JSON: {exc}") from exc
+    if not isinstance(body, dict) or set(body) != {"value"}:
+        raise UserError("The body needs a value, and nothing else.")
+    return body["value"]
