@@ -30,6 +30,28 @@ def read_json(path: Path) -> object:
     return value
 
 
+def link_repository(source: Path, target: Path) -> None:
+    """Copy a git directory that nobody writes to; its objects, which never change, become hard links where they can."""
+    objects = source / "objects"
+
+    def link_or_copy(name: str, copy: str) -> str:
+        if Path(name).is_relative_to(objects):
+            try:
+                os.link(name, copy, follow_symlinks=False)
+                return copy
+            except OSError:
+                # No links on this file system, or too many of them: a copy does as well.
+                Path(copy).unlink(missing_ok=True)
+        return shutil.copy2(name, copy, follow_symlinks=False)
+
+    shutil.copytree(source, target, symlinks=True, copy_function=link_or_copy, ignore=_unfinished)
+
+
+def _unfinished(directory: str, names: list[str]) -> list[str]:
+    """What a git that was killed has left behind."""
+    return [name for name in names if name.endswith(".lock") or name.startswith("tmp_")]
+
+
 def remove_tree(path: Path) -> None:
     """Remove the directory with all below it, also what its owner made read-only; absent is no error."""
     if path.is_dir():

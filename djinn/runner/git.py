@@ -6,7 +6,7 @@ import os
 import re
 import signal
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from djinn.runner.base import RunnerError
@@ -20,12 +20,16 @@ WORDS_BYTES = 4000
 
 
 class WorkspaceError(RunnerError):
-    """A workspace could not be made, kept or put back. `reason` is one of the closed list of failures."""
+    """A workspace could not be made, kept, merged or put back. `reason` is one of the closed list of failures.
 
-    def __init__(self, text: str, *, permanent: bool, reason: str) -> None:
+    `files` are the paths that a conflict is about, sorted; empty for every other reason.
+    """
+
+    def __init__(self, text: str, *, permanent: bool, reason: str, files: tuple[str, ...] = ()) -> None:
         super().__init__(text)
         self.permanent = permanent
         self.reason = reason
+        self.files = files
 
 
 def run_git(
@@ -37,8 +41,12 @@ def run_git(
     tree: Path | None = None,
     stdin: bytes = b"",
     environment: Mapping[str, str] | None = None,
+    accepted: Collection[int] = (0,),
 ) -> bytes:
-    """What git wrote to stdout. Git and its children hold a copy of `lock`, so the lock lasts as long as they do."""
+    """What git wrote to stdout. Git and its children hold a copy of `lock`, so the lock lasts as long as they do.
+
+    Raises `WorkspaceError` when it ends with a code that is not among the `accepted`.
+    """
     with start_git(arguments, lock=lock, git_dir=git_dir, tree=tree, environment=environment) as process:
         try:
             output, words = process.communicate(stdin, timeout=timeout_seconds)
@@ -48,7 +56,7 @@ def run_git(
             ) from exc
         finally:
             end_group(process)
-    if process.returncode:
+    if process.returncode not in accepted:
         raise failure(arguments[0], words)
     return output
 

@@ -11,6 +11,8 @@ from djinn.runner.git import WorkspaceError, run_git
 
 GIT_SECONDS = 300.0
 LAST = "refs/djinn/last"
+# Nobody collects garbage here (`gitconfig`); even an operator's own `git gc` keeps every snapshot, for none has a name.
+CONFIGURATION = "[gc]\n\tpruneExpire = never\n\treflogExpire = never\n"
 # Stronger than any .gitattributes of the tree: bytes stay as they are, and no driver is ever looked up.
 ATTRIBUTES = "* -text !eol -ident -filter -working-tree-encoding !diff !merge !export-subst\n"
 _SNAPSHOT = re.compile(r"[0-9a-f]{40}")
@@ -18,35 +20,65 @@ _GITLINK = b"160000"
 
 
 class Snapshots:
-    """The repository `git_dir` and the tree that it pictures. The caller holds the workspace's lock."""
+    """The repository `git_dir` and the tree that it pictures. The caller holds the workspace's lock.
 
-    def __init__(self, git_dir: Path, tree: Path) -> None:
+    `reference` names the snapshot that the tree was last known to be; `index` is the file that git keeps of the tree's
+    state, `git_dir`'s own unless it is given.
+    """
+
+    def __init__(self, git_dir: Path, tree: Path, *, reference: str = LAST, index: Path | None = None) -> None:
         self.git_dir = git_dir
         self.tree = tree
         self.skipped: tuple[str, ...] = ()
+        self._reference = reference
+        self._index_file = index or git_dir / "index"
 
     def create(self, lock: int) -> None:
         run_git(["init", "--quiet", "--bare", "--template=", str(self.git_dir)], lock=lock, timeout_seconds=GIT_SECONDS)
         (self.git_dir / "info").mkdir(exist_ok=True)
         (self.git_dir / "info" / "attributes").write_text(ATTRIBUTES)
+        with (self.git_dir / "config").open("a") as file:
+            file.write(CONFIGURATION)
 
-    def take(self, message: str, lock: int, *, reference: str = LAST) -> str:
-        """The commit of the tree as it is now; the last one again when nothing changed since."""
+    def take(self, message: str, lock: int, *, parent: str = "") -> str:
+        """The commit of the tree as it is now, on top of `parent` or else of the last one.
+
+        The parent itself when nothing changed since, and the last one when it says the same already.
+        """
         self._index(lock)
         tree = self._git(["write-tree"], lock).decode().strip()
-        last = self._git(["for-each-ref", "--format=%(objectname) %(tree)", reference], lock).decode().split()
-        if last and last[1] == tree:
-            return last[0]
-        parent = ["-p", last[0]] if last else []
-        commit = self._git(["commit-tree", *parent, tree], lock, stdin=message.encode()).decode().strip()
-        self._git(["update-ref", reference, commit], lock)
+        last, last_tree, *last_parents = self._last(lock)
+        if parent and self.tree_of(parent, lock) == tree:
+            return parent
+        if last and last_tree == tree and (not parent or last_parents == [parent]):
+            return last
+        below = ["-p", parent or last] if parent or last else []
+        commit = self._git(["commit-tree", *below, tree], lock, stdin=message.encode()).decode().strip()
+        self._git(["update-ref", self._reference, commit], lock)
         return commit
 
     def restore(self, snapshot: str, lock: int) -> None:
         """Make the tree what it was; the state of now is indexed first, so that what came later is removed."""
-        check_snapshot(snapshot)
+        tree = self.tree_of(snapshot, lock)
         self._index(lock)
-        self._git(["read-tree", "--reset", "-u", f"{snapshot}^{{tree}}"], lock)
+        self._git(["read-tree", "--reset", "-u", tree], lock)
+        self._git(["update-ref", self._reference, snapshot], lock)
+
+    def tree_of(self, snapshot: str, lock: int) -> str:
+        """The id of the snapshot's tree. Raises a permanent `WorkspaceError` when there is no such snapshot."""
+        check_snapshot(snapshot)
+        command = ["rev-parse", "--quiet", "--verify", f"{snapshot}^{{tree}}"]
+        try:
+            return self._git(command, lock).decode().strip()
+        except WorkspaceError as exc:
+            if exc.reason != "error":
+                raise
+            raise WorkspaceError(f"no such snapshot: {snapshot}", permanent=True, reason="rejected") from exc
+
+    def _last(self, lock: int) -> list[str]:
+        """The last snapshot with its tree and its parents; two empty texts when there is none."""
+        command = ["for-each-ref", "--format=%(objectname) %(tree) %(parent)", self._reference]
+        return self._git(command, lock).decode().split() or ["", ""]
 
     def _index(self, lock: int) -> None:
         """Bring the index to the tree's state. `git add` and `git status` would open repositories inside the tree."""
@@ -85,12 +117,19 @@ class Snapshots:
 
     def _remove_stale_locks(self) -> None:
         """Whoever made them is dead: git holds the workspace's lock as long as it lives."""
-        for path in (self.git_dir / "index.lock", *self.git_dir.glob("refs/**/*.lock"), self.git_dir / "HEAD.lock"):
+        index = self._index_file.with_name(f"{self._index_file.name}.lock")
+        for path in (index, *self.git_dir.glob("refs/**/*.lock"), self.git_dir / "HEAD.lock"):
             path.unlink(missing_ok=True)
 
     def _git(self, arguments: list[str], lock: int, *, stdin: bytes = b"") -> bytes:
         return run_git(
-            arguments, lock=lock, timeout_seconds=GIT_SECONDS, git_dir=self.git_dir, tree=self.tree, stdin=stdin
+            arguments,
+            lock=lock,
+            timeout_seconds=GIT_SECONDS,
+            git_dir=self.git_dir,
+            tree=self.tree,
+            stdin=stdin,
+            environment={"GIT_INDEX_FILE": str(self._index_file)},
         )
 
 

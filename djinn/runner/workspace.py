@@ -7,37 +7,55 @@ of it take effect. The tests in `tests/runner/test_workspace_inert.py` prove it.
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+import re
+import stat
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import cast
 
 from djinn.runner.diff import Diff, read_diff
-from djinn.runner.files import read_json, remove_tree, write_json
+from djinn.runner.files import link_repository, read_json, remove_tree, write_json
 from djinn.runner.git import WorkspaceError, run_git
-from djinn.runner.snapshots import Snapshots
+from djinn.runner.lock import LOCK_SECONDS, hold_lock
+from djinn.runner.merge import merge_snapshots
+from djinn.runner.snapshots import LAST, Snapshots
 from djinn.runner.source import Source, check_source, fetch
+from djinn.runner.walk import tree_bytes
 
-LOCK_SECONDS = 60.0
-POLL_SECONDS = 0.05
+UNFINISHED = "tree.unfinished"
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+_LANE = re.compile(r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*")
+_LANE_LENGTH = 200
 
 
 class Workspace:
-    """One directory a run: `tree` is mounted into containers, `snapshots.git` and `lock` are the host's.
+    """One directory a run: each lane's `tree` is mounted into containers, all else in it is the host's.
 
-    `owner` is the uid and gid that containers write with. Every verb holds the lock; one instance a thread.
+    The lane "" is the tree of a run without parallel steps; all lanes share `snapshots.git` and the lock. `owner` is
+    the uid and gid that containers write with. Every verb holds the lock; one instance a thread.
     """
 
-    def __init__(self, root: Path, *, owner: tuple[int, int] | None) -> None:
+    def __init__(self, root: Path, *, owner: tuple[int, int] | None, lane: str = "") -> None:
+        if lane and (len(lane) > _LANE_LENGTH or not _LANE.fullmatch(lane)):
+            raise WorkspaceError(f"not the name of a lane: {lane[:_LANE_LENGTH]!r}", permanent=True, reason="rejected")
         self.root = root.absolute()
-        self.tree = self.root / "tree"
+        self.lane = lane
+        self._home = self.root / "lanes" / lane if lane else self.root
+        self.tree = self._home / "tree"
         self._owner = owner
         self._held: int | None = None
-        self._snapshots = Snapshots(self.root / "snapshots.git", self.tree)
+        self._git_dir = self.root / "snapshots.git"
+        self._history = self.root / "first.git"
+        self._marker = self.root / "prepared.json"
+        self._index = (self._home if lane else self._git_dir) / "index"
+        self._snapshots = Snapshots(
+            self._git_dir,
+            self.tree,
+            reference=f"refs/djinn/lane-{lane}-last" if lane else LAST,
+            index=self._index,
+        )
 
     @property
     def skipped(self) -> tuple[str, ...]:
@@ -50,49 +68,98 @@ class Workspace:
         if self._held is not None:
             yield self._held
             return
-        self.root.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(self.root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            _acquire(descriptor, self.root, timeout_seconds)
+        with hold_lock(self.root, timeout_seconds) as descriptor:
             self._held = descriptor
-            yield descriptor
-        finally:
-            self._held = None
-            os.close(descriptor)
+            try:
+                yield descriptor
+            finally:
+                self._held = None
 
     def prepare(self, source: Source) -> str:
-        """Make the tree unless it was made before; returns the first snapshot. Raises `WorkspaceError`."""
+        """Make the run's first tree, in this lane, unless one was made before; returns the first snapshot.
+
+        Raises `WorkspaceError`.
+        """
         check_source(source)
-        marker = self.root / "prepared.json"
         with self.lock() as lock, _disk_errors():
-            if (first := read_json(marker)) is not None:
+            if (first := read_json(self._marker)) is not None:
                 return cast(str, first)
-            for leftover in (self.tree, self.root / "snapshots.git"):
-                remove_tree(leftover)
+            self._remove_leftovers()
+            self._home.mkdir(parents=True, exist_ok=True)
             fetch(source, self.tree, lock=lock)
             self._snapshots.create(lock)
             snapshot = self._snapshots.take("Start of the run", lock)
             if not (self.tree / ".git").exists():
                 _make_repository(self.tree, lock)
+            link_repository(self.tree / ".git", self._history)
             self._give_away()
-            write_json(marker, snapshot)
+            write_json(self._marker, snapshot)
             return snapshot
 
-    def snapshot(self, message: str) -> str:
-        """The id of a snapshot of the tree; a tree that did not change gives the last one again."""
+    def fork(self, source_root: Path) -> None:
+        """Begin with all snapshots of another run's workspace; what has begun already stays as it is.
+
+        `restore` makes the tree then. Raises `WorkspaceError`, permanent when the other workspace is gone.
+        """
+        source = source_root.absolute()
+        if self._marker.exists():
+            return
+        with _disk_errors(), ExitStack() as locks:
+            try:
+                for root in sorted((self.root, source)):  # always in this order: two forks cannot wait for each other
+                    locks.enter_context(self.lock() if root == self.root else hold_lock(root, make=False))
+            except FileNotFoundError as exc:
+                raise _gone(source) from exc
+            self._copy_from(source)
+
+    def _copy_from(self, source: Path) -> None:
+        origin = read_json(source / self._marker.name)
+        if origin is None:
+            raise _gone(source)
+        if self._marker.exists():
+            return
+        self._remove_leftovers()
+        for place in (self._git_dir, self._history):
+            link_repository(source / place.name, place)
+        write_json(self._marker, origin)
+
+    def snapshot(self, message: str, *, parent: str = "") -> str:
+        """The id of a snapshot of the tree, made on top of `parent` or else of what the lane was last known to be.
+
+        A tree that did not change since gives that one again. Raises `WorkspaceError`.
+        """
         with self.lock() as lock, _disk_errors():
-            return self._snapshots.take(message, lock)
+            return self._snapshots.take(message, lock, parent=parent)
+
+    def merge(self, snapshots: Sequence[str], message: str) -> str:
+        """The snapshot that has what all of them changed, and all of them as parents; no tree is touched.
+
+        One that another one is built on adds nothing; when only one is left, it is that one. The same snapshots in the
+        same order and the same message give the same id. Raises `WorkspaceError`: permanent with the reason "conflict"
+        and the `files` when the same place was changed differently.
+        """
+        with self.lock() as lock, _disk_errors():
+            return merge_snapshots(self._git_dir, snapshots, message, lock=lock)
 
     def restore(self, snapshot: str) -> None:
-        """Put the files of the snapshot back and remove newer ones; ignored files and inner repositories stay."""
+        """Put the files of the snapshot back and remove newer ones; ignored files and inner repositories stay.
+
+        Makes the lane's tree when there is none. Raises `WorkspaceError`, permanent when there is no such snapshot.
+        """
         with self.lock() as lock, _disk_errors():
+            if not self.tree.exists():
+                self._make_tree(lock)
             self._snapshots.restore(snapshot, lock)
             self._give_away()
 
     def diff(self, before: str, after: str, *, max_bytes: int = 1_000_000) -> Diff:
         """What changed between two snapshots; the text is cut after `max_bytes`."""
         with self.lock() as lock:
-            return read_diff(self.root / "snapshots.git", before, after, max_bytes=max_bytes, lock=lock)
+            return read_diff(self._git_dir, before, after, max_bytes=max_bytes, lock=lock)
+
+    def tree_bytes(self, limit_bytes: int) -> int:
+        """What the lane's tree takes of the disk, in bytes; counting stops soon above the limit. Needs no lock."""
+        return tree_bytes(self.tree, limit_bytes)
 
     def remove(self) -> None:
         """Delete everything; absent is no error."""
@@ -100,34 +167,58 @@ class Workspace:
             with self.lock():
                 remove_tree(self.root)
 
+    def remove_lane(self) -> None:
+        """Delete the lane's tree, not its snapshots; absent is no error. The lane "" lives as long as the workspace."""
+        if not self.lane or not self._home.is_dir():
+            return
+        with self.lock(), _disk_errors():
+            unfinished = self._home / UNFINISHED
+            remove_tree(unfinished)
+            if self.tree.exists():
+                self.tree.rename(unfinished)
+            remove_tree(self._home)
+
+    def _make_tree(self, lock: int) -> None:
+        """An empty tree with the repository of the run's first one, for the agents' own use."""
+        unfinished = self._home / UNFINISHED
+        remove_tree(unfinished)
+        self._index.unlink(missing_ok=True)
+        unfinished.mkdir(parents=True)
+        link_repository(self._history, unfinished / ".git")
+        unfinished.rename(self.tree)
+
+    def _remove_leftovers(self) -> None:
+        """Nothing runs in a workspace that is not prepared yet: what is there, a process that died has left."""
+        for leftover in (self.root / "tree", self.root / "lanes", self._git_dir, self._history):
+            remove_tree(leftover)
+
     def _give_away(self) -> None:
-        """Let the containers' user own the tree. Links are changed themselves, never what they point to."""
+        """Let the containers' user own the tree. Links are changed themselves, never what they point to.
+
+        The objects that the repositories of all lanes share stay the host's: no agent can change another one's history.
+        """
         if self._owner is None:
             return
         os.chown(self.tree, *self._owner)
         for _, names, files, directory in os.fwalk(self.tree):
             for name in (*names, *files):
-                os.chown(name, *self._owner, dir_fd=directory, follow_symlinks=False)
+                self._give(name, directory)
+
+    def _give(self, name: str, directory: int) -> None:
+        found = os.stat(name, dir_fd=directory, follow_symlinks=False)
+        is_shared = stat.S_ISREG(found.st_mode) and found.st_nlink > 1
+        if not is_shared and (found.st_uid, found.st_gid) != self._owner:
+            os.chown(name, *cast(tuple[int, int], self._owner), dir_fd=directory, follow_symlinks=False)
 
 
 def _make_repository(tree: Path, lock: int) -> None:
     """Make the fresh tree a repository for the agents' own use, with one commit of everything in it."""
     run_git(["init", "--quiet", "--template=", str(tree)], lock=lock, timeout_seconds=60)
-    repository = Snapshots(tree / ".git", tree)
-    repository.take("Start of the run", lock, reference="HEAD")
+    Snapshots(tree / ".git", tree, reference="HEAD").take("Start of the run", lock)
 
 
-def _acquire(descriptor: int, root: Path, timeout_seconds: float) -> None:
-    deadline = time.monotonic() + timeout_seconds
-    while True:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return
-        except BlockingIOError as exc:
-            if time.monotonic() >= deadline:
-                text = f"the workspace {root.name} is in use for {timeout_seconds} s"
-                raise WorkspaceError(text, permanent=False, reason="error") from exc
-        time.sleep(POLL_SECONDS)
+def _gone(source: Path) -> WorkspaceError:
+    return WorkspaceError(f"the workspace {source.name} is gone", permanent=True, reason="rejected")
 
 
 @contextmanager
@@ -135,5 +226,7 @@ def _disk_errors() -> Iterator[None]:
     try:
         yield
     except OSError as exc:
-        reason = "disk" if exc.errno in _FULL else "error"
+        # The error of a whole tree's copy has no number of its own.
+        is_full = exc.errno in _FULL or os.strerror(errno.ENOSPC) in str(exc)
+        reason = "disk" if is_full else "error"
         raise WorkspaceError(f"the workspace's files: {exc}", permanent=False, reason=reason) from exc
