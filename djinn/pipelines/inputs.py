@@ -8,16 +8,30 @@ import re
 from collections.abc import Mapping
 from typing import cast
 
-from djinn.pipelines import fields as read
+from djinn.pipelines import readers as read
 from djinn.pipelines.document import Items, Node, Scalar, Table
 from djinn.pipelines.errors import InputsInvalid
-from djinn.pipelines.fields import Fields, Wrong
+from djinn.pipelines.fields import Fields
+from djinn.pipelines.readers import Wrong
 from djinn.pipelines.report import quoted, suggestion
 from djinn.pipelines.schema import JSON, Input, InputType, Pipeline
+from djinn.pipelines.structured import is_deeper
 
-INPUT_KEYS = ("type", "default", "required", "description", "choices")
-TYPES = ("string", "text", "integer", "number", "boolean")
+TYPE = read.one_of("string", "text", "integer", "number", "boolean", "list", "json")
+INPUT_KEYS: read.Keys = {
+    "type": TYPE.schema,
+    "default": {},
+    "required": read.boolean.schema,
+    "description": read.text.schema,
+    "choices": {"type": "array", "minItems": 1, "maxItems": read.MAX_ITEMS},
+}
+INPUTS_SCHEMA: read.Schema = {
+    "type": "object",
+    "propertyNames": dict(read.name.schema),
+    "additionalProperties": dict(read.either(TYPE.schema, read.mapping(INPUT_KEYS))),
+}
 MAX_TEXT = 262_144
+MAX_DEPTH = 50
 
 _INTEGER = re.compile(r"[-+]?[0-9]{1,18}")
 _NUMBER = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]{1,3})?")
@@ -28,6 +42,8 @@ _MEANING = {
     "boolean": "true or false",
     "string": "text",
     "text": "text",
+    "list": "a list",
+    "json": "JSON",
 }
 
 
@@ -68,6 +84,8 @@ def coerced(value: JSON, kind: InputType) -> JSON:
     """The value in that type; raises `Wrong` when it does not fit."""
     if kind in ("string", "text"):
         return _text(value)
+    if kind in ("list", "json"):
+        return _data(value, kind)
     text = value.strip() if isinstance(value, str) else ""
     if kind == "boolean":
         found: JSON = {"true": True, "false": False}.get(text.lower()) if text else value
@@ -101,6 +119,40 @@ def _text(value: JSON) -> str:
     return value
 
 
+def _data(value: JSON, kind: InputType) -> JSON:
+    """A list, or any JSON; a text is read as the text of one."""
+    if isinstance(value, str):
+        value = _parsed(_text(value), kind)
+    if kind == "list" and not isinstance(value, list):
+        raise Wrong(f"must be a list, not {_shown(value)}")
+    _check_data(value)
+    return value
+
+
+def _parsed(text: str, kind: InputType) -> JSON:
+    try:
+        return cast("JSON", json.loads(text))
+    except (ValueError, RecursionError) as exc:
+        raise Wrong(f"must be {_MEANING[kind]}; the text {_shown(text)} is no JSON: {str(exc)[:100]}") from exc
+
+
+def _check_data(value: JSON) -> None:
+    if is_deeper(value, MAX_DEPTH):
+        raise Wrong(f"is nested deeper than {MAX_DEPTH} levels")
+    waiting = [value]
+    while waiting:
+        part = waiting.pop()
+        if isinstance(part, str):
+            _text(part)
+        elif isinstance(part, (int, float)):
+            _number(part, "number")
+        else:
+            waiting.extend(part if isinstance(part, list) else [*(part or {}), *(part or {}).values()])
+    size = len(json.dumps(value))
+    if size > MAX_TEXT:
+        raise Wrong(f"is {size} bytes long as JSON, at most {MAX_TEXT} are allowed")
+
+
 def _number(value: float, kind: InputType) -> JSON:
     if isinstance(value, int):
         if abs(value) >= 10**18:
@@ -131,10 +183,10 @@ def _shown(value: JSON) -> str:
 
 def _read_input(document: Fields, name: str, node: Node, key: str) -> Input:
     if not isinstance(node, Table):
-        kind = document.value(node, read.one_of(*TYPES), "string", key)
+        kind = document.value(node, TYPE, "string", key)
         return Input(name, cast("InputType", kind))
     fields = document.inside(key, node, INPUT_KEYS)
-    kind = cast("InputType", fields.read("type", read.one_of(*TYPES), "string"))
+    kind = cast("InputType", fields.read("type", TYPE, "string"))
     choices: tuple[JSON, ...] = fields.read("choices", lambda found: _values(found, kind), ())
     default = fields.read("default", lambda found: _value(found, kind), None)
     if default is not None and choices and default not in choices:
@@ -146,6 +198,8 @@ def _read_input(document: Fields, name: str, node: Node, key: str) -> Input:
 
 
 def _value(node: Node, kind: InputType) -> JSON:
+    if kind in ("list", "json"):
+        return coerced(read.data(node), kind)
     if not isinstance(node, Scalar):
         raise Wrong(f"must be {_MEANING[kind]}, not {read.what(node)}")
     return coerced(node.text if kind in ("string", "text") else node.value, kind)

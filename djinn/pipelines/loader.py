@@ -6,13 +6,23 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from djinn.pipelines import checks
-from djinn.pipelines import fields as read
+from djinn.pipelines import readers as read
+from djinn.pipelines.checks import check_pipeline
+from djinn.pipelines.checks.order import in_order
 from djinn.pipelines.document import MAX_BYTES, Table, read_document
 from djinn.pipelines.errors import PipelineInvalid, Problem
 from djinn.pipelines.fields import Fields
 from djinn.pipelines.inputs import read_inputs
-from djinn.pipelines.reading import PIPELINE_KEYS, read_agents, read_steps, read_workspace
+from djinn.pipelines.reading.document import (
+    IDLE_PIPELINE,
+    PIPELINE_KEYS,
+    read_agents,
+    read_budget,
+    read_concurrency,
+    read_priority,
+    read_workspace,
+)
+from djinn.pipelines.reading.steps import read_steps
 from djinn.pipelines.report import Report
 from djinn.pipelines.schema import Pipeline, digest
 
@@ -94,12 +104,9 @@ def _read_bytes(path: Path, file: str) -> bytes:
 
 
 def _pipeline(document: Table, report: Report, known_agents: Collection[str] | None) -> Pipeline:
-    fields = Fields(document, report, PIPELINE_KEYS)
+    fields = Fields(document, report, PIPELINE_KEYS, idle=IDLE_PIPELINE)
     pipeline_id = _id(fields)
     sources = read_steps(fields)
-    agents = read_agents(fields)
-    checks.check_steps(sources, report)
-    checks.check_agents(sources, agents, known_agents, report)
     pipeline = Pipeline(
         id=pipeline_id,
         name=fields.read("name", read.text, pipeline_id),
@@ -107,12 +114,13 @@ def _pipeline(document: Table, report: Report, known_agents: Collection[str] | N
         description=fields.read("description", read.text, ""),
         inputs=read_inputs(fields),
         workspace=read_workspace(fields),
-        steps=tuple(source.step for source in checks.in_order(sources, report)),
-        agents=agents,
+        steps=tuple(source.step for source in in_order(sources, report)),
+        agents=read_agents(fields),
+        concurrency=read_concurrency(fields),
+        priority=read_priority(fields),
+        budget=read_budget(fields),
     )
-    checks.check_templates(pipeline, document, sources, report)
-    if not report.has_errors:
-        checks.check_shape(pipeline, sources, report)
+    check_pipeline(pipeline, document, sources, known_agents, report)
     return pipeline
 
 

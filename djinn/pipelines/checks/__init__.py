@@ -1,0 +1,28 @@
+"""What must fit together in a pipeline: ids, routes, agents, results, names. Reports; changes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+from djinn.pipelines.checks.context import Checking
+from djinn.pipelines.checks.names import check_names
+from djinn.pipelines.checks.steps import check_agents, check_ids, check_references
+from djinn.pipelines.document import Table
+from djinn.pipelines.reading.steps import StepSource
+from djinn.pipelines.report import Report
+from djinn.pipelines.schema import Pipeline
+
+
+def check_pipeline(
+    pipeline: Pipeline,
+    document: Table,
+    sources: Sequence[StepSource],
+    known_agents: Collection[str] | None,
+    report: Report,
+) -> None:
+    """Reports everything that does not fit together."""
+    checking = Checking(pipeline, document, sources, report)
+    check_ids(checking)
+    check_references(checking)
+    check_agents(checking, known_agents)
+    check_names(checking)
