@@ -48,7 +48,7 @@ def problems_of(value: JSON, schema: Mapping[str, JSON]) -> list[str]:
 
 
 def order_of(wanted: OutputSchema | None) -> dict[str, JSON] | None:
-    """A step's schema as an order holds it: as text, since models answer in its order of keys, which JSON columns lose."""
+    """A step's schema as an order holds it: text, since models answer in its order of keys, which JSON columns lose."""
     if wanted is None:
         return None
     return {"name": wanted.name, "strict": wanted.strict, "schema_text": json.dumps(wanted.schema, ensure_ascii=False)}

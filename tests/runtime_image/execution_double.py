@@ -48,7 +48,13 @@ class Execution:
         return self.run()
 
     def give_agent(
-        self, *, tools: list[str] | None = None, outputs: list[str] | None = None, max_turns: int = 20, **changes: Any
+        self,
+        *,
+        tools: list[str] | None = None,
+        outputs: list[str] | None = None,
+        max_turns: int = 20,
+        output_schema: Any = None,
+        **changes: Any,
     ) -> None:
         """Write the brief of an agent."""
         agent = AgentBrief(
@@ -59,6 +65,7 @@ class Execution:
             tools=ALL_TOOLS if tools is None else tools,
             outputs=outputs or [],
             max_turns=max_turns,
+            output_schema=output_schema,
         )
         self.give(mode="agent", agent=agent, **changes)
 

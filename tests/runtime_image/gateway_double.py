@@ -14,6 +14,8 @@ from pathlib import Path
 from socketserver import ThreadingMixIn, UnixStreamServer
 from typing import Any
 
+CHECK_PATH = "/v1/outputs/check"
+
 Reply = Callable[["Exchange"], None]
 
 
@@ -39,18 +41,25 @@ class Request:
 
 @dataclass
 class Gateway:
-    """The replies still to come, the last of which repeats for ever, and the requests so far."""
+    """The replies still to come, the last of which repeats for ever, and the requests so far.
+
+    Where `checks` is set, it answers the checks of outputs in the same way, and `checked` holds those requests.
+    """
 
     socket: Path
     replies: list[Reply] = field(default_factory=list)
     requests: list[Request] = field(default_factory=list)
+    checks: list[Reply] = field(default_factory=list)
+    checked: list[Request] = field(default_factory=list)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def take(self, request: Request) -> Reply:
         """Note the request; the reply to it."""
+        is_check = bool(self.checks) and request.path == CHECK_PATH
+        replies, requests = (self.checks, self.checked) if is_check else (self.replies, self.requests)
         with self.lock:
-            self.requests.append(request)
-            return self.replies.pop(0) if len(self.replies) > 1 else self.replies[0]
+            requests.append(request)
+            return replies.pop(0) if len(replies) > 1 else replies[0]
 
 
 class Exchange(BaseHTTPRequestHandler):
@@ -210,6 +219,12 @@ def whole(text: str) -> Reply:
     """An answer that is one JSON body."""
     message = {"role": "assistant", "content": text}
     content = json.dumps({"choices": [{"message": message, "finish_reason": "stop"}], **_tokens()}).encode()
+    return lambda exchange: exchange.answer(200, content, {"Content-Type": "application/json"})
+
+
+def problems(*texts: str) -> Reply:
+    """What a check of outputs found."""
+    content = json.dumps({"problems": texts}).encode()
     return lambda exchange: exchange.answer(200, content, {"Content-Type": "application/json"})
 
 
