@@ -6,16 +6,19 @@ from dataclasses import asdict, replace
 from typing import Any
 
 import structlog
+from django.conf import settings
 from django.db import transaction
 
 from djinn.core.faults import fault
 from djinn.executions.ending import Ending, ending_of
 from djinn.executions.lease import DatabaseClock, Lease
-from djinn.executions.models import Execution
+from djinn.executions.models import Artifact, Execution
 from djinn.executions.places import workspace_of
 from djinn.executions.relay import Relay
 from djinn.executions.states import ExecutionStatus, Reason
 from djinn.executions.structured import checked
+from djinn.runner.artifacts import Artifact as KeptFile
+from djinn.runner.artifacts import collect
 from djinn.runner.base import ContainerState, RunnerError
 from djinn.runner.diff import Diff
 from djinn.runner.git import WorkspaceError
@@ -42,12 +45,14 @@ def conclude(
             failure = failure or exc
     ending = checked(_ending(execution, state, stop_reason=stop_reason, failure=failure), execution)
     kept: dict[str, Any] = {}
+    files: tuple[KeptFile, ...] = ()
     if execution.workspace and execution.base_snapshot:
         try:
             kept = _keep_workspace(execution, lease)
+            files = () if ending.reason else _keep_artifacts(execution, lease)
         except WorkspaceError as exc:
             ending = _without_workspace(ending, exc)
-    _finish(lease, ending, state, kept)
+    _finish(execution, lease, ending, state, kept, files)
     log.info("execution_ended", status=str(ending.status), reason=str(ending.reason))
 
 
@@ -55,11 +60,19 @@ def _without_workspace(ending: Ending, exc: WorkspaceError) -> Ending:
     """A success whose files are lost is none; what went wrong before that stays the reason."""
     text = f"the workspace could not be kept: {exc}"
     if not ending.reason:
-        return Ending(ExecutionStatus.LOST, Reason(exc.reason), text)
+        status = ExecutionStatus.EXITED if exc.permanent else ExecutionStatus.LOST
+        return Ending(status, Reason(exc.reason), text)
     return replace(ending, message=f"{ending.message}\n{text}")
 
 
-def _finish(lease: Lease, ending: Ending, state: ContainerState, kept: dict[str, Any]) -> None:
+def _finish(
+    execution: Execution,
+    lease: Lease,
+    ending: Ending,
+    state: ContainerState,
+    kept: dict[str, Any],
+    files: tuple[KeptFile, ...],
+) -> None:
     with transaction.atomic():
         lease.write(
             status=ending.status,
@@ -68,6 +81,9 @@ def _finish(lease: Lease, ending: Ending, state: ContainerState, kept: dict[str,
             exit_code=state.exit_code,
             ended_at=DatabaseClock(),
             **kept,
+        )
+        Artifact.objects.bulk_create(
+            Artifact(execution=execution, path=file.path, size=file.size, digest=file.sha256) for file in files
         )
         fault("conclude.before_commit")
     fault("conclude.after_commit")
@@ -93,7 +109,8 @@ def _keep_workspace(execution: Execution, lease: Lease) -> dict[str, Any]:
     workspace = workspace_of(execution)
     fault("conclude.before_snapshot")
     lease.check()
-    snapshot = workspace.snapshot(f"after {execution.step or 'execution'} ({execution.pk})")
+    message = f"after {execution.step or 'execution'} ({execution.pk})"
+    snapshot = workspace.snapshot(message, parent=execution.base_snapshot)
     fault("conclude.after_snapshot")
     own = _diff(workspace, execution.base_snapshot, snapshot)
     is_first = execution.base_snapshot == execution.origin_snapshot
@@ -104,6 +121,14 @@ def _keep_workspace(execution: Execution, lease: Lease) -> dict[str, Any]:
         "run_diff": whole.text,
         "changes": [asdict(change) for change in own.files],
     }
+
+
+def _keep_artifacts(execution: Execution, lease: Lease) -> tuple[KeptFile, ...]:
+    """Copy the files that the step leaves behind; its container has ended, so nothing changes them meanwhile."""
+    if not execution.artifacts:
+        return ()
+    lease.check()
+    return collect(workspace_of(execution).tree, execution.artifacts, settings.INSTALLATION.artifacts)
 
 
 def _diff(workspace: Workspace, before: str, after: str) -> Diff:

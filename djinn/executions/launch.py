@@ -18,6 +18,7 @@ from djinn.executions.tokens import token_of
 from djinn.runner.base import ContainerSpec, ContainerState, InsidePaths, Limits, Phase, Runner
 from djinn.runner.git import WorkspaceError
 from djinn.runner.source import Source
+from djinn.runner.workspace import Workspace
 from runtime_image.djinn_runtime.protocol import (
     BRIEF_NAME,
     GATEWAY_SOCKET,
@@ -85,15 +86,24 @@ def specification(execution: Execution) -> ContainerSpec:
 
 
 def _make_workspace(execution: Execution, lease: Lease) -> None:
-    """The directory as it has to be when this execution begins: cloned for the first one, restored for a later one."""
+    """The lane's tree as it has to be when this execution begins: what its bases have left, put together."""
     workspace = workspace_of(execution)
     lease.check()
+    if execution.forked_from:
+        workspace.fork(settings.INSTALLATION.workspaces / execution.forked_from)
     origin = workspace.prepare(Source(**execution.source))
-    base = execution.base_snapshot or origin
+    base = execution.base_snapshot or _merged(workspace, execution) or origin
     lease.check()
     workspace.restore(base)
     lease.write(origin_snapshot=origin, base_snapshot=base)
     execution.origin_snapshot, execution.base_snapshot = origin, base
+
+
+def _merged(workspace: Workspace, execution: Execution) -> str:
+    """One snapshot with what all bases have changed; empty when there are none."""
+    if not execution.bases:
+        return ""
+    return workspace.merge(execution.bases, f"before {execution.step or 'execution'}")
 
 
 def _tree(execution: Execution) -> Path:

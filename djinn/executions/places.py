@@ -22,8 +22,9 @@ def execution_directory(execution: Execution) -> Path:
 
 
 def workspace_of(execution: Execution) -> Workspace:
-    """The workspace that it shares with its run."""
-    return Workspace(settings.INSTALLATION.workspaces / execution.workspace, owner=present_runner().owner())
+    """Its lane of the workspace that it shares with its run."""
+    root = settings.INSTALLATION.workspaces / execution.workspace
+    return Workspace(root, owner=present_runner().owner(), lane=execution.lane)
 
 
 def present_runner() -> Runner:

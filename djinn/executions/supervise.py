@@ -16,6 +16,7 @@ from djinn.executions.conclude import conclude
 from djinn.executions.launch import launch
 from djinn.executions.lease import Fenced, Lease, keeper, seconds_since_start
 from djinn.executions.models import Execution
+from djinn.executions.places import workspace_of
 from djinn.executions.relay import Relay, release_connection
 from djinn.executions.states import Reason
 from djinn.runner.base import ContainerState, Phase, Runner, RunnerError
@@ -32,6 +33,8 @@ ENGINE_PATIENCE_SECONDS = 60.0
 DEADLINE_GRACE_SECONDS = 10.0
 EXIT_GRACE_SECONDS = 5.0
 MOST_HALVES = 4
+MEASURE_SECONDS = 5.0
+"""How often the size of a workspace with a limit is measured."""
 
 stopping = threading.Event()
 """Set when this worker shuts down: every supervision lets go of its container at once and leaves it running."""
@@ -73,7 +76,7 @@ class _Supervision:
         self.relay = Relay(self.execution, lease)
         self.state = ContainerState(Phase.ABSENT)
         self.stop_reason = self.execution.stop_reason
-        self._grew = self._inspected = time.monotonic()
+        self._grew = self._inspected = self._measured = time.monotonic()
         self._deadline = 0.0
         self._halves = 0
         self._has_told = False
@@ -115,6 +118,8 @@ class _Supervision:
             has_grown = self.relay.ship()
             if self.lease.stop_reason or time.monotonic() > self._deadline:
                 self._stop(self.lease.stop_reason or str(Reason.TIMEOUT))
+            elif self._is_too_large():
+                self._stop(str(Reason.DISK))
             if has_grown:  # a journal that never ends must not keep a stop, or this worker's own, from being heard
                 self._grew = time.monotonic()
                 self._go_on()
@@ -123,6 +128,15 @@ class _Supervision:
             lively = time.monotonic() - self._grew < LIVELY_SECONDS
             self._pause(LIVELY_PAUSE if lively else IDLE_PAUSE)
         self._see_exit()
+
+    def _is_too_large(self) -> bool:
+        """Whether the workspace has grown above the step's limit; looked at every few seconds."""
+        limit_mb = self.execution.resources.get("disk_mb")
+        if not limit_mb or time.monotonic() - self._measured < MEASURE_SECONDS:
+            return False
+        self._measured = time.monotonic()
+        limit = int(limit_mb) * 1024**2
+        return workspace_of(self.execution).tree_bytes(limit) > limit
 
     def _has_ended(self) -> bool:
         """Whether the container is gone, asked every second and a half; an engine that is away says nothing.

@@ -1,17 +1,12 @@
-"""What moves runs: advance, prepare, execute, settle. Each asks the row, does one move in one transaction, and rings.
-
-Locks are taken in one order: run, step run, execution, and last the stream by appending to it.
-"""
+"""What moves runs: advance, prepare, execute, settle. Each asks the row, does one move in one transaction, and rings."""
 
 from __future__ import annotations
 
-from datetime import timedelta
 from typing import Any
 
 import structlog
 from django.conf import settings
 from django.db import transaction
-from django.db.models import DurationField, Value
 
 from djinn.core.errors import DjinnError
 from djinn.core.transition import transition
@@ -20,54 +15,66 @@ from djinn.executions import lease as leases
 from djinn.executions.lease import DatabaseClock
 from djinn.executions.models import Execution
 from djinn.executions.places import present_runner
-from djinn.executions.services import create_execution, drop_unclaimed, request_stop
-from djinn.executions.states import FINAL, ExecutionStatus, Reason
+from djinn.executions.services import create_execution, request_stop
+from djinn.executions.states import ExecutionStatus, Reason
 from djinn.executions.supervise import see_through
-from djinn.pipelines.flow import Decision, Finish, Start, next_steps
-from djinn.pipelines.schema import from_snapshot
-from djinn.runs.dispatch import ring_advance, ring_execute
+from djinn.pipelines.names import outputs_of
+from djinn.pipelines.schema import Step, from_snapshot
+from djinn.pipelines.structured import outputs_from
+from djinn.runs import approvals
+from djinn.runs.advance import advance
+from djinn.runs.children import is_paused, lineage, start_child
+from djinn.runs.dispatch import ring_execute
 from djinn.runs.models import Run, StepRun
-from djinn.runs.orders import execution_columns
+from djinn.runs.notes import mark_read
+from djinn.runs.orders import Order, names_of, order_of
 from djinn.runs.selectors import history_of
-from djinn.runs.states import RUN_MOVES, STEP_MOVES, STEP_OPEN, RunStatus, StepStatus
+from djinn.runs.states import RUN_FINAL, STEP_MOVES, STEP_OPEN, RunStatus, StepStatus
+from djinn.runs.turn import Turn, tags, turn_of
+from runtime_image.djinn_runtime.protocol import ANSWER
 
 log = structlog.get_logger(__name__)
 
 MOST_CRASHES = 3
-LONGEST_MESSAGE = 4000
 
 
 def advance_run(run_id: int) -> None:
     """Do what the flow decides for the run now; nothing when it has ended."""
-    started: list[int] = []
-    with transaction.atomic():
-        run = Run.objects.select_for_update().filter(pk=run_id).first()
-        if run is not None and not run.is_final:
-            started = _advance(run)
-    _set_going(started)
+    with turn_of(run_id) as turn:
+        if turn is None:
+            return
+        advance(turn)
+    _set_going(turn)
 
 
 def prepare_step(step_run_id: int) -> None:
-    """Make the step run's execution, unless it has one. Input that cannot be made fails the step."""
+    """Make what the step run needs: an execution, a question to people, or a run of the pipeline that it uses.
+
+    Nothing when it has it already. Input that cannot be made fails the step.
+    """
     step_run = StepRun.objects.select_related("run").filter(pk=step_run_id).first()
     if step_run is None or not _is_due(step_run):
         return
     try:
-        columns = execution_columns(step_run)
-    except DjinnError as exc:
-        _fail_unstarted(step_run, Reason.INPUT, str(exc))
-        return
-    with transaction.atomic():
-        locked = StepRun.objects.select_for_update(of=("self",)).select_related("run").get(pk=step_run_id)
-        if _is_due(locked):
-            locked.execution = create_execution(**columns)
-            locked.save(update_fields=["execution"])
+        step = from_snapshot(step_run.run.definition).step(step_run.step)
+        if step.needs_container:
+            _store_execution(step_run, order_of(step_run))
+            return
+        with turn_of(step_run.run_id) as turn:
+            if turn is None:
+                return
+            locked = StepRun.objects.select_for_update(of=("self",)).select_related("run").get(pk=step_run_id)
+            if _is_due(locked):
+                _begin_without_container(turn, locked, step)
+        _set_going(turn)
+    except (DjinnError, LookupError, ValueError) as exc:
+        _fail_unstarted(step_run, str(exc))
 
 
 def execute_step(step_run_id: int) -> None:
     """Claim the step run's execution and see it through; returns at once when somebody else holds it."""
     step_run = StepRun.objects.select_related("run").filter(pk=step_run_id, status__in=STEP_OPEN).first()
-    if step_run is None or step_run.execution_id is None:
+    if step_run is None or step_run.execution_id is None or not _may_claim(step_run):
         return
     lease = leases.claim(step_run.execution_id, owner=settings.WORKER_NAME, host=settings.HOST_NAME)
     if lease is None:
@@ -79,168 +86,89 @@ def execute_step(step_run_id: int) -> None:
 
 
 def settle_step(step_run_id: int) -> None:
-    """Take over how the execution ended, and advance the run, in one transaction."""
-    started: list[int] = []
-    with transaction.atomic():
-        run = Run.objects.select_for_update().filter(step_runs=step_run_id).first()
-        if run is None:
+    """Take over how the execution, or the used pipeline's run, ended, and advance the run, in one transaction."""
+    run_id = StepRun.objects.filter(pk=step_run_id).values_list("run_id", flat=True).first()
+    with turn_of(run_id) as turn:
+        if turn is None:
             return
         step_run = StepRun.objects.select_for_update(of=("self",)).select_related("execution").get(pk=step_run_id)
-        execution = step_run.execution
-        if step_run.is_final or execution is None or not execution.is_final:
+        if step_run.is_final or not _settle(turn, step_run):
             return
-        _settle(run, step_run, execution)
-        if not run.is_final:
-            started = _advance(run)
-    _set_going(started)
+        advance(turn)
+    _set_going(turn)
 
 
 def note_crash(step_run_id: int) -> None:
     """The engine itself failed on this row: the sweep rings again, and the third time the step fails."""
-    started: list[int] = []
-    with transaction.atomic():
-        run = Run.objects.select_for_update().filter(step_runs=step_run_id).first()
-        if run is None:
+    run_id = StepRun.objects.filter(pk=step_run_id).values_list("run_id", flat=True).first()
+    with turn_of(run_id) as turn:
+        if turn is None:
             return
         step_run = StepRun.objects.select_for_update(of=("self",)).get(pk=step_run_id)
         if step_run.is_final:
             return
         step_run.crashes += 1
         step_run.save(update_fields=["crashes"])
-        log.error("step_crashed", run=run.pk, step_run=step_run.pk, crashes=step_run.crashes)
+        log.error("step_crashed", run=step_run.run_id, step_run=step_run.pk, crashes=step_run.crashes)
         if step_run.crashes < MOST_CRASHES:
             return
         if step_run.execution_id is not None:
             request_stop(execution_id=step_run.execution_id, reason=Reason.ERROR)
         message = f"the engine failed {MOST_CRASHES} times on this step; the workers' logs tell why"
-        _end_step(run, step_run, StepStatus.FAILED, reason=Reason.ERROR, message=message)
-        started = _advance(run)
-    _set_going(started)
+        turn.end_step(step_run, StepStatus.FAILED, reason=Reason.ERROR, message=message)
+        advance(turn)
+    _set_going(turn)
 
 
-def _advance(run: Run) -> list[int]:
-    """Apply the flow's decisions; the step runs that may begin now. The run's row is locked."""
-    started = []
-    is_cancelled = run.cancel_requested_at is not None
-    if is_cancelled:
-        _stop_open_steps(run)
-    for decision in _decisions(run, is_cancelled=is_cancelled):
-        if isinstance(decision, Start):
-            step_run = _start_step(run, decision)
-            started += [] if step_run.not_before else [step_run.pk]
-        elif isinstance(decision, Finish):
-            _finish(run, decision)
-    return started
-
-
-def _set_going(step_runs: list[int]) -> None:
+def _set_going(turn: Turn) -> None:
     """Prepare what was just created in this very process, and ring for the rest of its chain.
 
     A process that dies here leaves queued step runs behind; the sweep rings their whole chain.
     """
-    for pk in step_runs:
+    for pk in turn.started:
         prepare_step(pk)
         step_run = StepRun.objects.select_related("execution").get(pk=pk)
         if step_run.execution is not None:
             ring_execute(pk, host=step_run.execution.host)
 
 
-def _decisions(run: Run, *, is_cancelled: bool) -> tuple[Decision, ...]:
-    """What the flow decides; a snapshot that this version cannot read ends the run once nothing of it is open."""
-    history = history_of(run)
-    try:
-        return next_steps(from_snapshot(run.definition), history, cancelled=is_cancelled)
-    except (ValueError, LookupError, TypeError, AttributeError) as exc:
-        log.exception("run_undecidable", run=run.pk)
-        if not all(past.status.is_final for past in history):
-            return ()
-        return (Finish("failed", Reason.ERROR, f"what comes next cannot be decided: {str(exc)[:500]}"),)
-
-
-def _start_step(run: Run, start: Start) -> StepRun:
-    delay = Value(timedelta(seconds=start.delay_seconds), output_field=DurationField())
-    step_run = StepRun.objects.create(
-        run=run,
-        number=run.step_runs.count() + 1,
-        step=start.step,
-        visit=start.visit,
-        attempt=start.attempt,
-        because=start.because[:300],
-        not_before=DatabaseClock() + delay if start.delay_seconds else None,
-        queued_at=DatabaseClock(),
-    )
-    is_first = run.status == RunStatus.QUEUED
-    if is_first and transition(run, RunStatus.RUNNING, moves=RUN_MOVES, started_at=DatabaseClock()):
-        append(run.stream, [NewEvent("run_started")])
-    data = {**_tags(step_run), "because": start.because, "delay_seconds": start.delay_seconds}
-    append(run.stream, [NewEvent("step_queued", data)])
-    return step_run
-
-
-def _finish(run: Run, finish: Finish) -> None:
-    last = run.step_runs.order_by("-number").first()
-    message = finish.message
-    if finish.status == "failed" and last is not None and last.message:
-        message = f"{message} ({last.message})"
-    columns: dict[str, Any] = {"reason": finish.reason, "message": message[:LONGEST_MESSAGE]}
-    if transition(run, RunStatus(finish.status), moves=RUN_MOVES, ended_at=DatabaseClock(), **columns):
-        append(
-            run.stream,
-            [NewEvent("run_finished", {"status": finish.status, "reason": finish.reason, "message": message})],
-        )
-        log.info("run_finished", run=run.pk, status=finish.status, reason=finish.reason)
-
-
-def _settle(run: Run, step_run: StepRun, execution: Execution) -> None:
-    outcome: dict[str, Any] = execution.outcome or {}
-    outputs = outcome.get("outputs")
-    is_success = execution.status == ExecutionStatus.EXITED and not execution.reason
-    status = StepStatus.SUCCEEDED if is_success else StepStatus.FAILED
-    if execution.reason == Reason.CANCELLED:
-        status = StepStatus.CANCELLED
-    _end_step(
-        run,
-        step_run,
-        status,
-        reason=execution.reason,
-        message=execution.message,
-        outputs=outputs if is_success and isinstance(outputs, dict) else {},
-        summary=str(outcome.get("summary") or ""),
-    )
-
-
-def _end_step(run: Run, step_run: StepRun, status: StepStatus, **columns: Any) -> None:
-    if transition(step_run, status, moves=STEP_MOVES, ended_at=DatabaseClock(), **columns):
-        data = {**_tags(step_run), "status": str(status), **columns}
-        append(run.stream, [NewEvent("step_finished", data)])
-
-
-def _stop_open_steps(run: Run) -> None:
-    """Apply a cancel: what no worker holds ends here, the rest when its worker sees the request."""
-    for step_run in (
-        run.step_runs.select_for_update(of=("self",)).filter(status__in=STEP_OPEN).select_related("execution")
-    ):
-        execution = step_run.execution
-        if execution is None or drop_unclaimed(execution=execution, reason=Reason.CANCELLED):
-            _end_step(run, step_run, StepStatus.CANCELLED, reason=Reason.CANCELLED, message="cancelled before it began")
-        elif execution.status not in FINAL:
-            request_stop(execution_id=execution.pk, reason=Reason.CANCELLED)
-
-
+# --- Preparing --------------------------------------------------------------------------------------------------------
 @transaction.atomic
-def _fail_unstarted(step_run: StepRun, reason: Reason, message: str) -> None:
-    run = Run.objects.select_for_update().get(pk=step_run.run_id)
-    _end_step(run, step_run, StepStatus.FAILED, reason=reason, message=message)
-    ring_advance(run.pk)
+def _store_execution(step_run: StepRun, order: Order) -> None:
+    locked = StepRun.objects.select_for_update(of=("self",)).select_related("run").get(pk=step_run.pk)
+    if not _is_due(locked):
+        return
+    locked.execution = create_execution(**order.columns)
+    locked.save(update_fields=["execution"])
+    mark_read(locked, order.notes)
+    if order.notices:
+        append(locked.run.stream, [NewEvent("notice", {"text": text, **tags(locked)}) for text in order.notices])
 
 
-@transaction.atomic
-def _mark_running(step_run: StepRun, lease_token: int) -> None:
-    """Move to RUNNING at the first claim; a later claim, after a worker's death, is told in the log."""
-    if transition(step_run, StepStatus.RUNNING, moves=STEP_MOVES, started_at=DatabaseClock()):
-        append(step_run.run.stream, [NewEvent("step_started", {**_tags(step_run), "host": settings.HOST_NAME})])
+def _begin_without_container(turn: Turn, step_run: StepRun, step: Step) -> None:
+    names = names_of(step_run)
+    if step.kind == "approve":
+        transition(step_run, StepStatus.WAITING, moves=STEP_MOVES, started_at=DatabaseClock())
+        turn.note(step_run)
+        turn.tell("step_waiting", **tags(step_run))
+        turn.flush()
+        approvals.ask(step_run, names=names)
     else:
-        append(step_run.run.stream, [NewEvent("step_adopted", {**_tags(step_run), "lease": lease_token})])
+        child = start_child(step_run, step, names)
+        transition(step_run, StepStatus.RUNNING, moves=STEP_MOVES, started_at=DatabaseClock())
+        turn.note(step_run)
+        turn.tell("step_started", **tags(step_run), child=child.pk)
+    advance(turn)
+
+
+def _fail_unstarted(step_run: StepRun, message: str) -> None:
+    with turn_of(step_run.run_id) as turn:
+        if turn is None:
+            return
+        locked = StepRun.objects.select_for_update(of=("self",)).get(pk=step_run.pk)
+        turn.end_step(locked, StepStatus.FAILED, reason=Reason.INPUT, message=message)
+        advance(turn)
+    _set_going(turn)
 
 
 def _is_due(step_run: StepRun) -> bool:
@@ -251,6 +179,73 @@ def _is_due(step_run: StepRun) -> bool:
     )
 
 
-def _tags(step_run: StepRun) -> dict[str, Any]:
-    """What tells a reader of an event which step run it is about."""
-    return {"step_run": step_run.pk, "step": step_run.step, "visit": step_run.visit, "attempt": step_run.attempt}
+# --- Executing --------------------------------------------------------------------------------------------------------
+def _may_claim(step_run: StepRun) -> bool:
+    """Whether this host is the run's, and nobody holds new work back. The first host that asks becomes the run's."""
+    outermost = lineage(step_run.run)[-1]
+    if not outermost.host:
+        Run.objects.filter(pk=outermost.pk, host="").update(host=settings.HOST_NAME)
+        outermost.refresh_from_db(fields=["host"])
+    if outermost.host != settings.HOST_NAME:
+        ring_execute(step_run.pk, host=outermost.host)
+        return False
+    is_new = step_run.status == StepStatus.QUEUED
+    return not (is_new and is_paused(step_run.run))
+
+
+@transaction.atomic
+def _mark_running(step_run: StepRun, lease_token: int) -> None:
+    """Move to RUNNING at the first claim; a later claim, after a worker's death, is told in the log."""
+    if transition(step_run, StepStatus.RUNNING, moves=STEP_MOVES, started_at=DatabaseClock()):
+        event = NewEvent("step_started", {**tags(step_run), "host": settings.HOST_NAME})
+    else:
+        event = NewEvent("step_adopted", {**tags(step_run), "lease": lease_token})
+    append(step_run.run.stream, [event])
+
+
+# --- Settling ---------------------------------------------------------------------------------------------------------
+def _settle(turn: Turn, step_run: StepRun) -> bool:
+    """Make the step run as final as what it was waiting for; False when that has not ended."""
+    execution = step_run.execution
+    if execution is not None:
+        return execution.is_final and _settle_execution(turn, step_run, execution)
+    child = Run.objects.filter(parent=step_run, status__in=RUN_FINAL).first()
+    return child is not None and _settle_child(turn, step_run, child)
+
+
+def _settle_execution(turn: Turn, step_run: StepRun, execution: Execution) -> bool:
+    outcome: dict[str, Any] = execution.outcome or {}
+    is_success = execution.status == ExecutionStatus.EXITED and not execution.reason
+    status = StepStatus.SUCCEEDED if is_success else StepStatus.FAILED
+    if execution.reason == Reason.CANCELLED:
+        status = StepStatus.CANCELLED
+    return turn.end_step(
+        step_run,
+        status,
+        reason=execution.reason,
+        message=execution.message,
+        outputs=_outputs(turn.step_of(step_run), outcome) if is_success else {},
+        summary=str(outcome.get("summary") or ""),
+        snapshot=execution.result_snapshot if is_success else "",
+    )
+
+
+def _outputs(step: Step, outcome: dict[str, Any]) -> dict[str, Any]:
+    outputs = outcome.get("outputs")
+    found: dict[str, Any] = outputs if isinstance(outputs, dict) else {}
+    if step.output_schema is None:
+        return found
+    return dict(outputs_from(found.get(ANSWER), step.outputs, step.output_schema.schema))
+
+
+def _settle_child(turn: Turn, step_run: StepRun, child: Run) -> bool:
+    if child.status == RunStatus.SUCCEEDED:
+        step = turn.step_of(step_run)
+        found = outputs_of(from_snapshot(child.definition), history_of(child))
+        outputs = {name: found[name] for name in step.outputs if name in found} if step.outputs else found
+        return turn.end_step(step_run, StepStatus.SUCCEEDED, outputs=outputs, summary=f"run {child.pk} succeeded")
+    if child.status == RunStatus.CANCELLED:
+        message = f"run {child.pk} was cancelled"
+        return turn.end_step(step_run, StepStatus.CANCELLED, reason=Reason.CANCELLED, message=message)
+    message = f"run {child.pk} of {child.pipeline} failed: {child.message}"
+    return turn.end_step(step_run, StepStatus.FAILED, reason=Reason.CHILD, message=message[:4000])

@@ -2,103 +2,149 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from django.conf import settings
-from django.db import transaction
 
 from djinn.agents.definition import Agent
 from djinn.agents.prompts import system_text, task_text
 from djinn.core.errors import UserError
-from djinn.events.log import NewEvent, append
 from djinn.executions.launch import WORKSPACE_MARK
+from djinn.executions.structured import order_of as schema_order_of
 from djinn.pipelines.errors import TemplateInvalid
-from djinn.pipelines.flow import outputs_of
-from djinn.pipelines.schema import Pipeline, Step, from_snapshot
+from djinn.pipelines.names import names_for
+from djinn.pipelines.schema import Pipeline, from_snapshot
 from djinn.pipelines.template import render
 from djinn.runs.catalogue import model_of
-from djinn.runs.models import Run, StepRun
-from djinn.runs.selectors import attempt_before, base_snapshot_of, history_of, host_of
+from djinn.runs.files import place_of
+from djinn.runs.models import Note, StepRun
+from djinn.runs.notes import notes_for
+from djinn.runs.selectors import attempt_before, history_of
+from djinn.runs.states import StepStatus
+from djinn.runs.turn import tags
 
 JSON = Any
 NETWORK_SCHEMES = ("https://", "http://", "ssh://", "git@")
+LONGEST_RESULT = 4000
 
 
-def execution_columns(step_run: StepRun) -> dict[str, Any]:
-    """The columns of the step run's execution; raises `UserError` when its input cannot be made."""
-    run = step_run.run
-    pipeline = from_snapshot(run.definition)
-    step = pipeline.step(step_run.step)
-    names = names_of(run)
-    common = {
-        "stream": run.stream,
-        "tags": {"step_run": step_run.pk, "step": step_run.step, "visit": step_run.visit, "attempt": step_run.attempt},
-        "step": step.id,
-        "visit": step_run.visit,
-        "image": step.image or settings.DEFAULT_IMAGE,
-        "network": step.network,
-        "resources": {"cpus": step.resources.cpus, "memory_mb": step.resources.memory_mb, "pids": step.resources.pids},
-        "timeout_seconds": step.timeout_seconds,
-        "workspace": f"{run.stream}",
-        "source": _source(pipeline, names),
-        "base_snapshot": base_snapshot_of(run),
-        "host": host_of(run),
-    }
-    if step.kind == "run":
-        script = _render(step_run, step.run, names)
-        return {**common, "order": {"mode": "command", "script": script, "outputs": list(step.outputs)}}
-    return {**common, **_agent_columns(step_run, step, names)}
+@dataclass(frozen=True)
+class Order:
+    """The columns of an execution, the notes that stand in its prompt, and what people should be told of it."""
+
+    columns: dict[str, Any]
+    notes: list[Note] = field(default_factory=list)
+    notices: list[str] = field(default_factory=list)
 
 
-def names_of(run: Run) -> dict[str, JSON]:
-    """What templates may name: `inputs`, each input by its own name, and the outputs so far, which go before."""
-    inputs = dict(run.inputs)
-    return {**inputs, **outputs_of(history_of(run)), "inputs": inputs}
+def order_of(step_run: StepRun) -> Order:
+    """What the step run's execution is to do; raises `UserError` when its input cannot be made."""
+    return _Maker(step_run).order()
 
 
-def _agent_columns(step_run: StepRun, step: Step, names: dict[str, JSON]) -> dict[str, Any]:
-    agent = Agent(**{**step_run.run.agents[step.agent], "tools": tuple(step_run.run.agents[step.agent]["tools"])})
-    before = attempt_before(step_run)
-    model = model_of(step, step_run.run.agents[step.agent], override=step_run.run.model)
-    prompt = task_text(
-        task=_render(step_run, step.input or step.description, {**names, "task_description": step.description}),
-        step=step.id,
-        outputs=step.outputs,
-        went_wrong=f"{before.reason}: {before.message}" if before else "",
-    )
-    order = {
-        "name": agent.name,
-        "model": model,
-        "system": system_text(agent, workspace=WORKSPACE_MARK),
-        "prompt": prompt,
-        "tools": list(agent.tools),
-        "outputs": list(step.outputs),
-        "max_turns": min(step.max_turns, agent.max_turns or step.max_turns),
-        "max_output_tokens": step.max_output_tokens or agent.max_output_tokens,
-        "temperature": step.temperature if step.temperature is not None else agent.temperature,
-    }
-    return {
-        "model": model,
-        "agent": step.agent,
-        "order": {"mode": "agent", "agent": order, "outputs": list(step.outputs)},
-    }
+def names_of(step_run: StepRun) -> dict[str, JSON]:
+    """What the templates of a step run may name."""
+    pipeline = from_snapshot(step_run.run.definition)
+    history = history_of(step_run.run)
+    at = history[step_run.number - 1]
+    return names_for(pipeline, history, step_run.run.inputs, pipeline.step(step_run.step), at)
 
 
-def _render(step_run: StepRun, text: str, names: dict[str, JSON]) -> str:
-    """The template filled in; names that do not exist are empty text and a warning in the run's log."""
-    try:
-        rendered = render(text, names)
-    except TemplateInvalid as exc:
-        raise UserError(f"the template of step {step_run.step} cannot be filled in: {exc}") from exc
-    if rendered.undefined:
-        warning = f"step {step_run.step} uses names that do not exist: {', '.join(rendered.undefined)}"
-        with transaction.atomic():
-            append(
-                step_run.run.stream,
-                [NewEvent("notice", {"text": warning, "step_run": step_run.pk, "step": step_run.step})],
-            )
-    return rendered.text
+class _Maker:
+    """Makes one order, and gathers what is worth telling on the way."""
+
+    def __init__(self, step_run: StepRun) -> None:
+        self.step_run = step_run
+        self.run = step_run.run
+        self.pipeline = from_snapshot(self.run.definition)
+        self.step = self.pipeline.step(step_run.step)
+        self.names = names_of(step_run)
+        self.notices: list[str] = []
+
+    def order(self) -> Order:
+        if self.step.kind == "run":
+            script = self._render(self.step.run, self.names)
+            order = {"mode": "command", "script": script, "outputs": list(self.step.outputs)}
+            return Order({**self._common(), "order": order}, [], self.notices)
+        notes = notes_for(self.step_run, self.step)
+        return Order({**self._common(), **self._agent_columns(notes)}, notes, self.notices)
+
+    def _common(self) -> dict[str, Any]:
+        step, place = self.step, place_of(self.step_run)
+        resources = {
+            "cpus": step.resources.cpus,
+            "memory_mb": step.resources.memory_mb,
+            "pids": step.resources.pids,
+            "disk_mb": step.resources.disk_mb,
+        }
+        return {
+            "stream": self.run.stream,
+            "tags": tags(self.step_run),
+            "step": step.id,
+            "visit": self.step_run.visit,
+            "image": step.image or settings.DEFAULT_IMAGE,
+            "network": step.network,
+            "resources": resources,
+            "timeout_seconds": step.timeout_seconds,
+            "workspace": place.workspace,
+            "lane": place.lane,
+            "forked_from": place.forked_from,
+            "bases": list(place.bases),
+            "host": place.host,
+            "source": _source(self.pipeline, self.names),
+            "artifacts": list(step.artifacts),
+        }
+
+    def _agent_columns(self, notes: list[Note]) -> dict[str, Any]:
+        step, kept = self.step, self.run.agents[self.step.agent]
+        agent = Agent(**{**kept, "tools": tuple(kept["tools"])})
+        model = model_of(step, kept, override=self.run.model)
+        names = {**self.names, "task_description": step.description}
+        prompt = task_text(
+            task=self._render(step.input or step.description, names),
+            step=step.id,
+            outputs=() if step.output_schema else step.outputs,
+            went_wrong=_went_wrong(attempt_before(self.step_run)),
+            notes=[note.text for note in notes],
+        )
+        order = {
+            "name": agent.name,
+            "model": model,
+            "system": system_text(agent, workspace=WORKSPACE_MARK),
+            "prompt": prompt,
+            "tools": list(agent.tools),
+            "outputs": list(step.outputs),
+            "max_turns": min(step.max_turns, agent.max_turns or step.max_turns),
+            "max_output_tokens": step.max_output_tokens or agent.max_output_tokens,
+            "temperature": step.temperature if step.temperature is not None else agent.temperature,
+        }
+        if step.output_schema is not None:
+            order |= {"system": agent.persona, "tools": [], "output_schema": schema_order_of(step.output_schema)}
+        columns = {"mode": "agent", "agent": order, "outputs": list(step.outputs)}
+        return {"model": model, "agent": step.agent, "order": columns}
+
+    def _render(self, text: str, names: dict[str, JSON]) -> str:
+        """The template filled in; names that do not exist are empty text, and people are told."""
+        try:
+            rendered = render(text, names)
+        except TemplateInvalid as exc:
+            raise UserError(f"the template of step {self.step.id} cannot be filled in: {exc}") from exc
+        if rendered.undefined:
+            missing = ", ".join(rendered.undefined)
+            self.notices.append(f"step {self.step.id} uses names that do not exist: {missing}")
+        return rendered.text
+
+
+def _went_wrong(before: StepRun | None) -> str:
+    """What the next attempt is told of the one before: its failure, or the result that asked for another try."""
+    if before is None:
+        return ""
+    if before.status == StepStatus.SUCCEEDED:
+        said = "; ".join(f"{name}: {value}" for name, value in before.outputs.items())
+        return f"its result asked for another try ({said[:LONGEST_RESULT]})"
+    return f"{before.reason}: {before.message}"
 
 
 def _source(pipeline: Pipeline, names: dict[str, JSON]) -> dict[str, str]:

@@ -15,7 +15,6 @@ from djinn.executions.models import Execution
 from djinn.pipelines.flow import Past, Status
 from djinn.providers.selectors import Bill, add_bills, bills_of
 from djinn.runs.models import Run, StepRun
-from djinn.runs.states import StepStatus
 
 
 def runs_seen_by(user: User | AnonymousUser) -> QuerySet[Run]:
@@ -31,37 +30,34 @@ def may_read_stream(user: User, stream: str) -> bool:
     return number.isascii() and number.isdigit() and len(number) < 19 and runs_seen_by(user).filter(pk=number).exists()
 
 
+PAST = ("step", "visit", "attempt", "status", "reason", "outputs", "item", "item_value", "bases")
+
+
 def history_of(run: Run) -> list[Past]:
-    """The run's step runs as the flow sees them."""
-    rows = run.step_runs.order_by("number").values_list("step", "visit", "attempt", "status", "reason", "outputs")
-    return [
-        Past(step, visit, attempt, Status(status), reason, outputs)
-        for step, visit, attempt, status, reason, outputs in rows
-    ]
+    """The run's step runs as the flow sees them; the position of each, from 1, is its number."""
+    return [_past(*row) for row in run.step_runs.order_by("number").values_list(*PAST)]
+
+
+def past_of(step_run: StepRun) -> Past:
+    """One step run as the flow sees it."""
+    return _past(*(getattr(step_run, name) for name in PAST))
+
+
+def _past(
+    step: str, visit: int, attempt: int, status: str, reason: str, outputs: Any, item: str, value: Any, bases: Any
+) -> Past:
+    return Past(step, visit, attempt, Status(status), reason, outputs, item, value, tuple(bases))
 
 
 def attempt_before(step_run: StepRun) -> StepRun | None:
-    """The failed attempt that this one repeats."""
+    """The attempt that this one repeats: one that failed, or whose result asked for another."""
     return StepRun.objects.filter(
-        run=step_run.run_id, step=step_run.step, visit=step_run.visit, attempt=step_run.attempt - 1
+        run=step_run.run_id,
+        step=step_run.step,
+        item=step_run.item,
+        visit=step_run.visit,
+        attempt=step_run.attempt - 1,
     ).first()
-
-
-def base_snapshot_of(run: Run) -> str:
-    """What the workspace of the run's next step begins with: what the last step that succeeded left; empty at first."""
-    done = run.step_runs.filter(status=StepStatus.SUCCEEDED, execution__isnull=False).order_by("-number").first()
-    if done is not None and done.execution is not None:
-        return done.execution.result_snapshot
-    return ""
-
-
-def host_of(run: Run) -> str:
-    """The host that the run's next step needs, since it has what steps left in the workspace; empty while none has.
-
-    A step that failed left nothing that is needed: when its host is lost, another one may begin anew.
-    """
-    rows = run.step_runs.filter(status=StepStatus.SUCCEEDED).exclude(execution__host="").exclude(execution=None)
-    return rows.order_by("-number").values_list("execution__host", flat=True).first() or ""
 
 
 @dataclass(frozen=True)

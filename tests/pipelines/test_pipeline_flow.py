@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from djinn.pipelines.flow import Blocked, Finish, Past, Start, Status, next_steps, outputs_of
+from djinn.pipelines.flow import Blocked, Finish, Past, Start, Status, next_steps
 from djinn.pipelines.loader import load_text
+from djinn.pipelines.names import flat_outputs
 from djinn.pipelines.schema import JSON, Pipeline
 
 ROUTED = """\
@@ -163,4 +164,4 @@ def test_the_last_writer_of_an_output_wins_and_only_success_counts() -> None:
         past("A.2.1 failed:error", x=3),
         past("A.2.2 running", x=4),
     ]
-    assert outputs_of(history) == {"x": 2, "y": 1}
+    assert flat_outputs(history) == {"x": 2, "y": 1}

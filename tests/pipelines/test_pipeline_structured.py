@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import re
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
+from djinn.pipelines.schema import OutputSchema, Pipeline, Step, WorkspaceSource, from_snapshot, to_snapshot
 from djinn.pipelines.structured import (
     MAX_PROBLEMS,
     MAX_SCHEMA_BYTES,
@@ -140,6 +142,16 @@ def test_outputs_that_cannot_be_told_from_an_answer_are_a_problem(declared: Any,
 )
 def test_outputs_that_can_be_told_are_no_problem(declared: Any, schema: Any) -> None:
     assert output_problems(declared, schema) == []
+
+
+def test_a_snapshot_keeps_the_order_in_which_models_answer() -> None:
+    step = Step(id="PLAN", kind="agent", output_schema=OutputSchema("plan", properties(why={}, b={}, verdict={}, a={})))
+    pipeline = Pipeline("p", "P", "1", "", (), WorkspaceSource(), (step,))
+    stored = json.loads(json.dumps(to_snapshot(pipeline), sort_keys=True))
+    wanted = from_snapshot(stored).steps[0].output_schema
+    assert wanted == step.output_schema
+    assert wanted is not None
+    assert list(cast("dict[str, Any]", wanted.schema["properties"])) == ["why", "b", "verdict", "a"]
 
 
 @pytest.mark.parametrize(

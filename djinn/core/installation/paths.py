@@ -64,6 +64,11 @@ class Installation:
         return self.home / "workspaces"
 
     @property
+    def artifacts(self) -> Path:
+        """Files that steps have left, each named by its SHA-256."""
+        return self.home / "artifacts"
+
+    @property
     def logs(self) -> Path:
         return self.home / "logs"
 
@@ -91,7 +96,8 @@ class Installation:
         self.sockets.mkdir(mode=0o711, parents=True, exist_ok=True)
         if self.sockets.lstat().st_uid != os.geteuid():
             raise AppError(f"{self.sockets} is not ours: somebody else could listen in our place")
-        for directory in (self.executions, self.workspaces, self.logs, self.gateway_directory, self.home / "static"):
+        ours = (self.executions, self.workspaces, self.artifacts, self.logs, self.gateway_directory)
+        for directory in (*ours, self.home / "static"):
             directory.mkdir(mode=0o711, parents=True, exist_ok=True)
 
     def secret_key(self) -> str:

@@ -1,0 +1,94 @@
+"""Pipelines that run as a step of another one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from djinn.core.errors import UserError
+from djinn.events.log import NewEvent, append, open_stream
+from djinn.executions.lease import DatabaseClock
+from djinn.pipelines.errors import InputsInvalid, TemplateInvalid
+from djinn.pipelines.inputs import resolve_inputs
+from djinn.pipelines.schema import JSON, Step, to_snapshot
+from djinn.pipelines.template import render
+from djinn.runs import admission, catalogue
+from djinn.runs.dispatch import ring_advance
+from djinn.runs.models import Run, StepRun
+from djinn.runs.states import RUN_OPEN
+
+DEEPEST = 5
+
+
+def start_child(step_run: StepRun, step: Step, names: dict[str, Any]) -> Run:
+    """A run of the pipeline that the step uses, in the transaction and under the lock of the run around it.
+
+    Raises `UserError` when that pipeline is not there or broken, its inputs do not fit, or runs are nested too deeply.
+    """
+    parent = step_run.run
+    if parent.depth >= DEEPEST:
+        raise UserError(f"step {step.id} uses {step.uses!r}: pipelines may use each other {DEEPEST} levels deep")
+    loaded = catalogue.find_pipeline(step.uses)
+    agents = catalogue.agents_of(loaded.pipeline)
+    catalogue.check_models(loaded.pipeline, agents, override=parent.model)
+    inputs = _inputs(step, names, loaded.pipeline)
+    group, limit = admission.group_of(loaded.pipeline, inputs)
+    child = Run.objects.create(
+        pipeline=loaded.pipeline.id,
+        definition=to_snapshot(loaded.pipeline),
+        digest=loaded.digest,
+        agents=agents,
+        inputs=inputs,
+        model=parent.model,
+        created_by=parent.created_by,
+        parent=step_run,
+        depth=parent.depth + 1,
+        priority=parent.priority,
+        group=group,
+        group_limit=limit,
+    )
+    open_stream(child.stream)
+    append(
+        child.stream, [NewEvent("run_queued", {"pipeline": child.pipeline, "by": f"run {parent.pk}, step {step.id}"})]
+    )
+    ring_advance(child.pk)
+    return child
+
+
+def cancel_child(step_run: StepRun) -> bool:
+    """Have the run of a `uses` step cancelled; whether there is one that is still open."""
+    child = Run.objects.filter(parent=step_run, status__in=RUN_OPEN).first()
+    if child is None:
+        return Run.objects.filter(parent=step_run).exists()
+    if child.cancel_requested_at is None:
+        Run.objects.filter(pk=child.pk, status__in=RUN_OPEN).update(cancel_requested_at=DatabaseClock())
+        append(child.stream, [NewEvent("cancel_requested", {"by": f"run {step_run.run_id}"})])
+    ring_advance(child.pk)
+    return True
+
+
+def is_paused(run: Run) -> bool:
+    """Whether the run, or one that it is a part of, is paused."""
+    return any(above.paused_at is not None for above in lineage(run))
+
+
+def lineage(run: Run) -> list[Run]:
+    """The run and those that it is a part of, the outermost last."""
+    found = [run]
+    while found[-1].parent_id is not None:
+        parent = StepRun.objects.select_related("run").get(pk=found[-1].parent_id)
+        found.append(parent.run)
+    return found
+
+
+def _inputs(step: Step, names: dict[str, Any], pipeline: Any) -> dict[str, JSON]:
+    try:
+        given = {name: _filled(value, names) for name, value in step.given.items()}
+        return dict(resolve_inputs(pipeline, given))
+    except TemplateInvalid as exc:
+        raise UserError(f"the inputs that step {step.id} gives cannot be filled in: {exc}") from exc
+    except InputsInvalid as exc:
+        raise UserError(f"step {step.id} uses {step.uses!r} with inputs that do not fit: {exc}") from exc
+
+
+def _filled(value: JSON, names: dict[str, Any]) -> JSON:
+    return render(value, names).text if isinstance(value, str) else value

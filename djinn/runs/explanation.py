@@ -1,0 +1,160 @@
+"""Why something does not run, and what would let it: from the same function that decides what starts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+
+from django.utils import timezone
+
+from djinn.pipelines.flow import Blocked, Blocker, Decision, Start, next_steps
+from djinn.pipelines.history import named
+from djinn.pipelines.schema import from_snapshot
+from djinn.runs import admission
+from djinn.runs.children import is_paused
+from djinn.runs.models import Run, StepRun
+from djinn.runs.selectors import history_of
+from djinn.runs.states import STEP_OPEN, ApprovalStatus, RunStatus, StepStatus
+
+
+@dataclass(frozen=True)
+class Obstacle:
+    """One thing that has to change: `kind` is step, pause, cancel, parallel, approval, worker, delay, group or order."""
+
+    kind: str
+    text: str
+    step: str = ""
+    item: str = ""
+    run: int | None = None
+
+
+@dataclass(frozen=True)
+class Explained:
+    """Something of a run that is not running. `chain` are the reasons down to what everything waits for."""
+
+    step: str
+    """Empty for the run itself."""
+    item: str
+    state: str
+    because: str
+    blocked_by: tuple[Obstacle, ...]
+    chain: tuple[str, ...]
+    unblocks: str
+    """What would let it go on, in words."""
+
+
+def explain(run: Run) -> list[Explained]:
+    """Everything of the run that neither runs nor has ended; empty for a run that has ended."""
+    if run.is_final:
+        return []
+    if run.status == RunStatus.QUEUED and (queued := _not_admitted(run)):
+        return [queued]
+    history = history_of(run)
+    decisions = next_steps(
+        from_snapshot(run.definition),
+        history,
+        inputs=run.inputs,
+        cancelled=run.cancel_requested_at is not None,
+        paused=is_paused(run),
+    )
+    rows = run.step_runs.filter(status__in=STEP_OPEN).exclude(status=StepStatus.RUNNING).select_related("execution")
+    opened = [_open_step(run, row) for row in rows.order_by("number")]
+    return [*opened, *_not_begun(decisions, {(one.step, one.item): one for one in opened})]
+
+
+def _not_admitted(run: Run) -> Explained | None:
+    reasons = admission.why_not(run)
+    if not reasons:
+        return None
+    found = [
+        Obstacle(reason.kind, reason.text, run=number) for reason in reasons for number in (reason.runs or (None,))
+    ]
+    texts = tuple(reason.text for reason in reasons)
+    return Explained("", "", "queued", "; ".join(texts), tuple(found), texts, _unblocks(found))
+
+
+def _not_begun(decisions: tuple[Decision, ...], opened: dict[tuple[str, str], Explained]) -> Iterator[Explained]:
+    blocked = [decision for decision in decisions if isinstance(decision, Blocked) and decision.blockers]
+    reasons = {decision.step: decision for decision in blocked}
+    for decision in decisions:
+        if isinstance(decision, Start):
+            yield Explained(decision.step, decision.item, "ready", decision.because, (), (), "it is about to start")
+    for decision in blocked:
+        found = [Obstacle(one.kind, one.text, one.step, one.item) for one in decision.blockers]
+        chain = tuple(_chain(decision, reasons, opened))
+        yield Explained(
+            decision.step, decision.item, "not started", decision.because, tuple(found), chain, _unblocks(found)
+        )
+
+
+def _chain(decision: Blocked, reasons: dict[str, Blocked], opened: dict[tuple[str, str], Explained]) -> Iterator[str]:
+    """The reasons from this step down to what is open, each once."""
+    waiting, seen = [decision], {decision.step}
+    while waiting:
+        one = waiting.pop(0)
+        yield f"{named(one.step, one.item)}: {one.because}"
+        for blocker in one.blockers:
+            if blocker.kind == "step" and blocker.step not in seen:
+                seen.add(blocker.step)
+                if blocker.step in reasons:
+                    waiting.append(reasons[blocker.step])
+                else:
+                    yield _state_of(blocker, opened)
+
+
+def _state_of(blocker: Blocker, opened: dict[tuple[str, str], Explained]) -> str:
+    found = [one for (step, _), one in opened.items() if step == blocker.step]
+    return f"{blocker.step}: {found[0].because}" if found else f"{blocker.step} is running"
+
+
+def _open_step(run: Run, row: StepRun) -> Explained:
+    """A step run that exists and waits: for a person, for its next try, or for a worker."""
+    obstacle = _approval(row) if row.status == StepStatus.WAITING else _queued(run, row)
+    chain = (f"{named(row.step, row.item)}: {obstacle.text}",)
+    return Explained(row.step, row.item, row.status, obstacle.text, (obstacle,), chain, _unblocks([obstacle]))
+
+
+def _approval(row: StepRun) -> Obstacle:
+    approval = row.approvals.filter(status=ApprovalStatus.OPEN).first()
+    if approval is None:
+        return Obstacle("approval", "its question is being asked", row.step, row.item)
+    given = approval.decisions.filter(verdict="approve").count()
+    until = f", until {_shown(approval.expires_at)}" if approval.expires_at else ""
+    text = f"waits for {approval.count - given} of {', '.join(approval.by)} to approve{until}"
+    return Obstacle("approval", text, row.step, row.item)
+
+
+def _queued(run: Run, row: StepRun) -> Obstacle:
+    if run.cancel_requested_at is not None:
+        return Obstacle("cancel", "the run is being cancelled", row.step, row.item)
+    if row.not_before is not None and row.not_before > timezone.now():
+        return Obstacle("delay", f"its next try begins at {_shown(row.not_before)}", row.step, row.item)
+    if is_paused(run):
+        return Obstacle("pause", "the run is paused", row.step, row.item)
+    if row.execution is None:
+        return Obstacle("worker", "a control worker has to prepare it", row.step, row.item)
+    where = f" of host {row.execution.host}" if row.execution.host else ""
+    return Obstacle("worker", f"an agents worker{where} has to take it", row.step, row.item)
+
+
+_REMEDIES = {
+    "step": "{step} ends",
+    "pause": "somebody resumes the run",
+    "cancel": "nothing: the run is being cancelled",
+    "parallel": "one of the items that run ends",
+    "approval": "the people who may decide, decide",
+    "worker": "a worker has a free place",
+    "delay": "its time comes",
+    "group": "run {run} ends",
+    "order": "run {run} begins",
+}
+
+
+def _unblocks(obstacles: list[Obstacle]) -> str:
+    words = [_REMEDIES[one.kind].format(step=named(one.step, one.item), run=one.run) for one in obstacles]
+    return " and ".join(dict.fromkeys(words))
+
+
+def _shown(at: datetime) -> str:
+    return at.isoformat(timespec="seconds")

@@ -1,0 +1,41 @@
+"""Words for agents: what steps notify them of, and what people add; they stand in the next prompt."""
+
+from __future__ import annotations
+
+from django.db.models import Q
+
+from djinn.pipelines.errors import TemplateInvalid
+from djinn.pipelines.flow import Tell
+from djinn.pipelines.names import names_for
+from djinn.pipelines.schema import Step
+from djinn.pipelines.template import render
+from djinn.runs.models import Note, StepRun
+from djinn.runs.turn import Turn, tags
+
+LONGEST_NOTE = 20_000
+
+
+def tell_agent(turn: Turn, tell: Tell) -> None:
+    """Store what a step's result tells an agent, with its event."""
+    source = turn.run.step_runs.get(number=tell.source)
+    at = turn.history[tell.source - 1]
+    names = names_for(turn.pipeline, turn.history, turn.run.inputs, turn.step_of(source), at)
+    try:
+        text = render(tell.message, names).text[:LONGEST_NOTE]
+    except TemplateInvalid as exc:
+        turn.tell("notice", text=f"a message to {tell.agent} cannot be filled in: {exc}", **tags(source))
+        return
+    Note.objects.create(run=turn.run, agent=tell.agent, text=text, source=source)
+    turn.tell("notified", **tags(source), agent=tell.agent, text=text)
+
+
+def notes_for(step_run: StepRun, step: Step) -> list[Note]:
+    """The notes that belong into the prompt of this step run, oldest first."""
+    mine = Q(step=step.id) | (Q(agent=step.agent) if step.agent else Q(pk=None))
+    same_visit = Q(read_by__step=step_run.step, read_by__item=step_run.item, read_by__visit=step_run.visit)
+    return list(Note.objects.filter(mine, Q(read_by=None) | same_visit, run=step_run.run_id).order_by("pk"))
+
+
+def mark_read(step_run: StepRun, notes: list[Note]) -> None:
+    """Let nobody else find these notes; retries of the same visit still do."""
+    Note.objects.filter(pk__in=[note.pk for note in notes], read_by=None).update(read_by=step_run)
