@@ -6,9 +6,9 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal, cast
+from typing import Annotated, Any, Literal, cast
 
-from pydantic import JsonValue, TypeAdapter
+from pydantic import BeforeValidator, JsonValue, PlainSerializer, TypeAdapter
 
 JSON = JsonValue
 StepKind = Literal["agent", "run", "approve", "uses"]
@@ -89,12 +89,17 @@ class Approve:
     """What is shown and decided on: `diff`, and names of outputs."""
 
 
+def _schema_of(value: Any) -> Any:
+    return json.loads(value) if isinstance(value, str) else value
+
+
 @dataclass(frozen=True)
 class OutputSchema:
     """The JSON Schema that the answer of a step must follow."""
 
     name: str
-    schema: Mapping[str, JSON]
+    schema: Annotated[Mapping[str, JSON], BeforeValidator(_schema_of), PlainSerializer(json.dumps, when_used="json")]
+    """Text in a snapshot: models answer in its order of keys, which JSON columns lose."""
     strict: bool = True
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -126,6 +127,9 @@ steps:
     - - {say: One two., call: {read: {path: a}}}
       - {calls: [{edit: {x: 1}}, {complete: null}]}
     - - {say: Again.}
+  PLAN:
+    - - {json: {"items": [1, {"b": "ä", "a": null}]}}
+      - {json: []}
 """
 
 
@@ -165,6 +169,13 @@ def test_the_script_plays_by_visit_and_turn(
     assert _said(chunks) == (said, calls)
     assert chunks[-2]["choices"][0]["finish_reason"] == ("tool_calls" if calls else "stop")
     assert chunks[-1]["usage"]["completion_tokens"] == len(said.split()) + 20 * len(calls)
+
+
+@pytest.mark.parametrize(("spoken", "value"), [(0, {"items": [1, {"b": "ä", "a": None}]}), (1, [])])
+def test_the_script_answers_with_json_by_turn(scripts: Path, spoken: int, value: Any) -> None:
+    chunks = _play(scripts, step="PLAN", spoken=spoken)
+    text, calls = _said(chunks)
+    assert (json.loads(text), calls, chunks[-2]["choices"][0]["finish_reason"]) == (value, [], "stop")
 
 
 @pytest.mark.parametrize(
