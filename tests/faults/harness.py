@@ -8,9 +8,12 @@ removal of their execution; and each script writes down what it does in a side f
 from __future__ import annotations
 
 import contextlib
+import http.client
+import json
 import os
 import signal
 import threading
+import urllib.request
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -30,7 +33,8 @@ CANARY = "canary-7f3a91c25e"
 
 AUDIT = """
 CREATE TABLE IF NOT EXISTS audit (
-    id bigserial PRIMARY KEY, at timestamptz NOT NULL DEFAULT clock_timestamp(), kind text NOT NULL, row_id bigint NOT NULL,
+    id bigserial PRIMARY KEY, at timestamptz NOT NULL DEFAULT clock_timestamp(), kind text NOT NULL,
+    row_id bigint NOT NULL,
     old_status text, new_status text, old_token bigint, new_token bigint, owner text, writer text, is_guarded boolean
 );
 CREATE OR REPLACE FUNCTION audit_status() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -71,6 +75,8 @@ class Watched(Live):
         environment: dict[str, str] | None = None,
     ) -> None:
         self.runner = runner
+        self.intents = 0
+        """How many runs somebody wanted."""
         ours = {
             "DJINN_RUNNER": runner,
             "DJINN_LEASE_SECONDS": str(lease_seconds),
@@ -79,6 +85,7 @@ class Watched(Live):
         }
         super().__init__(image=image, environment={**ours, **(environment or {})})
         self.archive = self.home / "archive"
+        self._counting = threading.Lock()
         self._is_over = threading.Event()
         self._watch = threading.Thread(target=self._watch_on, name="watch", daemon=True)
 
@@ -114,11 +121,38 @@ class Watched(Live):
             self._watch.join(10)
         super().clean()
 
+    # --- people who do not give up ------------------------------------------------------------------------------------
+    def intend(self, pipeline: str, *, seconds: float = 60.0) -> int:
+        """Start a run exactly once, however often the web process dies meanwhile: one key, asked until it answers."""
+        body = {"pipeline": pipeline, "inputs": {}}
+        with self._counting:
+            self.intents += 1
+            headers = {"Idempotency-Key": f"intent {self.intents}"}
+        return int(self._insist("runs/", body, (201,), headers, seconds)["id"])
+
+    def cancel(self, run: int, *, seconds: float = 60.0) -> None:
+        """Cancel the run, asked until it is acknowledged, or has ended."""
+        self._insist(f"runs/{run}/cancel/", None, (202, 409), {}, seconds)
+
+    def _insist(self, path: str, body: Any, wanted: tuple[int, ...], headers: dict[str, str], seconds: float) -> Any:
+        def asked() -> Any:
+            try:
+                status, answer = self.call("POST", path, body, headers=headers)
+            except (OSError, http.client.HTTPException, ValueError):
+                return None
+            return answer if status in wanted else None
+
+        return wait_for(asked, seconds=seconds, why=f"an answer to {path}")
+
     # --- faults -------------------------------------------------------------------------------------------------------
     def hits(self) -> dict[str, list[str]]:
         """What happened at each hit of each crash point that has a rule, in their order; "-" for nothing."""
         files = sorted((self.installation.home / FOLDER).glob("*"))
         return {file.name: [line.split()[2] for line in file.read_text().splitlines()] for file in files}
+
+    def wake(self, pid: int) -> None:
+        """Send SIGCONT to a process that was stopped."""
+        _continue(pid)
 
     # --- the watch ----------------------------------------------------------------------------------------------------
     def _watch_on(self) -> None:
@@ -151,6 +185,41 @@ class Watched(Live):
 def _continue(pid: int) -> None:
     with contextlib.suppress(ProcessLookupError):  # it was killed meanwhile
         os.kill(pid, signal.SIGCONT)
+
+
+class Follower:
+    """Somebody who follows a run's log by server-sent events, and comes back behind the last one when cut off."""
+
+    def __init__(self, live: Watched, run: int) -> None:
+        self.seqs: list[int] = []
+        self.is_over = threading.Event()
+        self._live, self._run = live, run
+        self._thread = threading.Thread(target=self._follow_on, name=f"follower {run}", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> list[int]:
+        """What was seen, in the order in which it came."""
+        self.is_over.set()
+        self._thread.join(10)
+        return self.seqs
+
+    def _follow_on(self) -> None:
+        while not self.is_over.wait(0.1):
+            with contextlib.suppress(OSError, http.client.HTTPException):  # cut off: the next round goes on behind it
+                self._follow()
+
+    def _follow(self) -> None:
+        headers = {"Authorization": f"Bearer {self._live.key}", "Accept": "text/event-stream"}
+        if self.seqs:
+            headers["Last-Event-ID"] = str(self.seqs[-1])
+        url = f"{self._live.url}/api/v1/runs/{self._run}/events/"
+        with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=3) as answer:
+            for line in answer:
+                if self.is_over.is_set():
+                    return
+                value = json.loads(line.removeprefix(b"data: ")) if line.startswith(b"data: {") else {}
+                if "seq" in value:
+                    self.seqs.append(value["seq"])
 
 
 def audit(database_url: str) -> None:
@@ -210,6 +279,16 @@ def revisiting(visits: int = 3, **keys: Any) -> str:
     back = {"again": {"goto": "MAKE"}}
     review = step("REVIEW", then=count + verdict, outputs=["VERDICT"], onResult=back, **keys)
     return pipeline(step("MAKE", onComplete="REVIEW", **keys), review)
+
+
+def talking(turns: int = 3) -> tuple[str, str]:
+    """A pipeline of one agent, and the script `talk` that plays its model in as many turns."""
+    calls = [{"bash": {"command": f"echo did {turn}"}} for turn in range(1, turns)]
+    work = [{"say": "The work goes on as it should.", "call": call} for call in calls]
+    last = {"say": "Done.", "call": {"complete": {"summary": "Done.", "outputs": {"RESULT": "done"}}}}
+    script = yaml.safe_dump({"steps": {"TALK": [[*work, last]]}})
+    talk = {"id": "TALK", "agent": "analyst", "input": "Talk.", "model": "scripted/talk", "outputs": ["RESULT"]}
+    return pipeline(talk), script
 
 
 def quiet(live: Live, runs: Iterable[int], *, seconds: float = 90.0) -> None:

@@ -163,13 +163,10 @@ def nothing_is_left(seen: Seen) -> Iterator[Violation]:
 
 
 def _containers_left(seen: Seen) -> Iterator[Violation]:
-    gone = {
-        str(row["id"]) for row in seen.live.rows("SELECT id FROM executions_execution WHERE collected_at IS NOT NULL")
-    }
     for key in seen.phases:
         if not key.isdigit() or int(key) not in seen.states:
             yield Violation("I11", f"container of {key}", "is of an execution that does not exist")
-        elif key in gone:
+        elif int(key) in seen.collected:
             yield Violation("I11", f"container of {key}", "is there, though it was collected")
     overdue = "SELECT id FROM executions_execution WHERE collected_at IS NULL AND host <> ''"
     overdue += " AND ended_at < clock_timestamp() - make_interval(secs => %s)"

@@ -47,6 +47,8 @@ class Seen:
     audit: list[Row]
     states: dict[int, str]
     """Every execution's status, by number."""
+    collected: set[int]
+    """Executions whose container and directory had been removed before the containers were looked at."""
     phases: dict[str, Phase]
     """Every container of this installation, by execution."""
     _events: dict[int, list[Row]] = field(default_factory=dict)
@@ -85,6 +87,8 @@ def look(live: Watched, runs: Sequence[int]) -> Seen:
     steps = live.rows("SELECT * FROM runs_steprun WHERE run_id = ANY(%s) ORDER BY run_id, number", numbers)
     ids = [step["execution_id"] for step in steps if step["execution_id"] is not None]
     executions = live.rows("SELECT * FROM executions_execution WHERE id = ANY(%s) ORDER BY id", ids)
+    collected = live.rows("SELECT id FROM executions_execution WHERE collected_at IS NOT NULL")
+    phases = containers(live)
     states = live.rows("SELECT id, status FROM executions_execution")
     return Seen(
         live=live,
@@ -94,7 +98,8 @@ def look(live: Watched, runs: Sequence[int]) -> Seen:
         executions={row["id"]: row for row in executions},
         audit=live.rows("SELECT * FROM audit ORDER BY id"),
         states={row["id"]: row["status"] for row in states},
-        phases=containers(live),
+        collected={row["id"] for row in collected},
+        phases=phases,
     )
 
 
@@ -106,7 +111,7 @@ def containers(live: Watched) -> dict[str, Phase]:
     if live.runner == "stub":
         return StubRunner(root / "stub").executions()
     label = f"label={INSTALLATION_LABEL}={live.installation_name}"
-    shown = '{{.Label "%s"}} {{.State}}' % EXECUTION_LABEL
+    shown = f'{{{{.Label "{EXECUTION_LABEL}"}}}} {{{{.State}}}}'
     lines = live.docker("ps", "--all", "--filter", label, "--format", shown).splitlines()
     return {key: PHASES.get(state, Phase.EXITED) for key, state in (line.split() for line in lines)}
 
