@@ -43,6 +43,12 @@ def kept(direct: Connection) -> list[object]:
     return [row[0] for row in direct.execute("SELECT id FROM proxied ORDER BY id")]
 
 
+def insert_in_a_pipeline(connection: Connection, number: int) -> None:
+    with connection.pipeline():
+        connection.execute("INSERT INTO proxied VALUES (%s)", [number])
+        connection.commit()
+
+
 def test_what_is_passed_on_arrives_unchanged(through: Proxy) -> None:
     with connected(through) as connection:
         rows = connection.execute("SELECT repeat(chr(960), 100000), n FROM generate_series(1, 20) n").fetchall()
@@ -62,9 +68,8 @@ def test_a_lost_commit_has_really_been_committed(through: Proxy, direct: Connect
 def test_a_lost_commit_of_a_pipeline_of_messages_has_really_been_committed(through: Proxy, direct: Connection) -> None:
     connection = connected(through)
     through.lose_next("commit")
-    with pytest.raises(psycopg.OperationalError), connection.pipeline():
-        connection.execute("INSERT INTO proxied VALUES (%s)", [2])
-        connection.commit()
+    with pytest.raises(psycopg.OperationalError):
+        insert_in_a_pipeline(connection, 2)
     assert kept(direct) == [2]
 
 
