@@ -19,6 +19,11 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "timeout": ("timeoutSeconds",),
     "retries": ("maxRetries",),
 }
+HINTS = {
+    "join": "'needs' on a step with 'foreach' or 'matrix' is the join: it waits for all items and gets lists",
+    "if": "a condition is written as 'when'",
+}
+"""What to say of keys that this language knows under another word."""
 NOTHING = Scalar(0, "", None)
 
 
@@ -109,5 +114,6 @@ class Fields:
         if key in self._idle:
             self.report.warn(line, "this key has no effect", step=self.step, key=shown)
         else:
-            message = f"unknown key {quoted(key)}{self.report.suggest(key, allowed)}"
+            hint = f"; {HINTS[key]}" if key in HINTS else self.report.suggest(key, allowed)
+            message = f"unknown key {quoted(key)}{hint}"
             self.report.error(line, message, step=self.step, key=shown)

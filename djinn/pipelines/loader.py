@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection
 from pathlib import Path
 
 from djinn.pipelines import readers as read
@@ -12,7 +11,9 @@ from djinn.pipelines.checks.order import in_order
 from djinn.pipelines.document import MAX_BYTES, Table, read_document
 from djinn.pipelines.errors import PipelineInvalid, Problem
 from djinn.pipelines.fields import Fields
+from djinn.pipelines.folder import check_folder
 from djinn.pipelines.inputs import read_inputs
+from djinn.pipelines.loaded import Catalogue, Loaded, used_in
 from djinn.pipelines.reading.document import (
     IDLE_PIPELINE,
     PIPELINE_KEYS,
@@ -22,29 +23,13 @@ from djinn.pipelines.reading.document import (
     read_priority,
     read_workspace,
 )
-from djinn.pipelines.reading.steps import read_steps
+from djinn.pipelines.reading.steps import StepSource, read_steps
 from djinn.pipelines.report import Report
 from djinn.pipelines.schema import Pipeline, digest
 
+__all__ = ["Catalogue", "Loaded", "load_file", "load_folder", "load_text"]
+
 SUFFIXES = (".yaml", ".yml")
-
-
-@dataclass(frozen=True)
-class Loaded:
-    """A pipeline that can run. `digest` is the SHA-256, in hex, of its canonical snapshot."""
-
-    pipeline: Pipeline
-    digest: str
-    warnings: tuple[Problem, ...]
-    path: str
-
-
-@dataclass(frozen=True)
-class Catalogue:
-    """`pipelines` by pipeline id; `problems` by the name of the file that did not load."""
-
-    pipelines: Mapping[str, Loaded]
-    problems: Mapping[str, tuple[Problem, ...]]
 
 
 Stamp = tuple[int, int, int, int, frozenset[str] | None]
@@ -59,10 +44,10 @@ def load_text(text: str | bytes, *, file: str, known_agents: Collection[str] | N
     document = read_document(text, report)
     if document is None:
         raise PipelineInvalid(report.problems)
-    pipeline = _pipeline(document, report, known_agents)
+    pipeline, sources = _pipeline(document, report, known_agents)
     if report.has_errors:
         raise PipelineInvalid(report.problems)
-    return Loaded(pipeline, digest(pipeline), report.problems, file)
+    return Loaded(pipeline, digest(pipeline), report.problems, file, used_in(sources))
 
 
 def load_file(path: Path, *, known_agents: Collection[str] | None = None) -> Loaded:
@@ -71,7 +56,10 @@ def load_file(path: Path, *, known_agents: Collection[str] | None = None) -> Loa
 
 
 def load_folder(path: Path, *, known_agents: Collection[str] | None = None) -> Catalogue:
-    """Every `*.yaml` and `*.yml` directly in the folder, in the order of names. The first file keeps a doubled id."""
+    """Every `*.yaml` and `*.yml` directly in the folder, in the order of names. The first file keeps a doubled id.
+
+    A pipeline whose `uses` do not fit the others of the folder is a problem, too.
+    """
     pipelines: dict[str, Loaded] = {}
     problems: dict[str, tuple[Problem, ...]] = {}
     try:
@@ -89,7 +77,9 @@ def load_folder(path: Path, *, known_agents: Collection[str] | None = None) -> C
         else:
             problems[file.name] = outcome
     _forget_others(path, files)
-    return Catalogue(pipelines, problems)
+    good, unfit = check_folder(pipelines, {Path(name).stem for name in problems})
+    problems.update({Path(pipelines[name].path).name: found for name, found in unfit.items()})
+    return Catalogue(good, dict(sorted(problems.items())))
 
 
 def _read_bytes(path: Path, file: str) -> bytes:
@@ -103,7 +93,9 @@ def _read_bytes(path: Path, file: str) -> bytes:
         raise PipelineInvalid([Problem(file, 1, f"the file cannot be read: {exc.strerror}")]) from exc
 
 
-def _pipeline(document: Table, report: Report, known_agents: Collection[str] | None) -> Pipeline:
+def _pipeline(
+    document: Table, report: Report, known_agents: Collection[str] | None
+) -> tuple[Pipeline, list[StepSource]]:
     fields = Fields(document, report, PIPELINE_KEYS, idle=IDLE_PIPELINE)
     pipeline_id = _id(fields)
     sources = read_steps(fields)
@@ -121,7 +113,7 @@ def _pipeline(document: Table, report: Report, known_agents: Collection[str] | N
         budget=read_budget(fields),
     )
     check_pipeline(pipeline, document, sources, known_agents, report)
-    return pipeline
+    return pipeline, sources
 
 
 def _id(fields: Fields) -> str:

@@ -28,25 +28,9 @@ _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 _PERSON = re.compile(r"[\w.@+-]{1,150}")
 _RESERVED = frozenset(
     [
-        "true",
-        "false",
-        "none",
-        "True",
-        "False",
-        "None",
-        "and",
-        "or",
-        "not",
-        "if",
-        "elif",
-        "else",
-        "endif",
-        "for",
-        "endfor",
-        "in",
-        "is",
-        "loop",
-    ],
+        *("true", "false", "none", "True", "False", "None", "and", "or", "not", "in", "is"),
+        *("if", "elif", "else", "endif", "for", "endfor", "loop"),
+    ]
 )
 _DURATION = re.compile(r"([0-9]{1,9}) ?([smhd]?)")
 _SIZE = re.compile(r"([0-9]{1,9}) ?([kmgKMG]?)(?:[iI]?[bB])?")

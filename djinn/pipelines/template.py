@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, takewhile
 
 from jinja2 import TemplateError, TemplateSyntaxError, nodes
 from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -51,13 +51,19 @@ class Rendered:
 class Study:
     """What is wrong with a template, at most a hundred problems in the order of lines; if nothing is, what it uses.
 
-    `names` come from outside. `unquoted_lines` print a value without the filter `quote`; a shell would read such a
-    value as script.
+    `paths` come from outside: a name, and the keys that lead on from it as far as they are constant texts
+    (`steps.TEST.status`). `unquoted_lines` print a value without the filter `quote`; a shell would read such a value as
+    script.
     """
 
     problems: tuple[TemplateInvalid, ...] = ()
-    names: frozenset[str] = frozenset()
+    paths: frozenset[tuple[str, ...]] = frozenset()
     unquoted_lines: tuple[int, ...] = ()
+
+    @property
+    def names(self) -> frozenset[str]:
+        """The names that come from outside."""
+        return frozenset(path[0] for path in self.paths)
 
 
 def check_template(text: str) -> list[str]:
@@ -67,7 +73,7 @@ def check_template(text: str) -> list[str]:
 
 def template_names(text: str) -> frozenset[str]:
     """The names that the template takes from outside; raises `TemplateInvalid` when it is refused."""
-    return frozenset(_free_names(checked(text), frozenset()))
+    return frozenset(path[0] for path in _free_paths(checked(text), frozenset()))
 
 
 def render(text: str, names: Mapping[str, JSON], *, max_bytes: int = MAX_RENDERED_BYTES) -> Rendered:
@@ -93,7 +99,7 @@ def study(text: str) -> Study:
         return Study(tuple(problems))
     printed = [part for output in tree.find_all(nodes.Output) for part in output.nodes]
     unquoted = sorted({part.lineno for part in printed if not _is_quoted(part)})
-    return Study((), frozenset(_free_names(tree, frozenset())), tuple(unquoted))
+    return Study((), frozenset(_free_paths(tree, frozenset())), tuple(unquoted))
 
 
 def checked(text: str) -> nodes.Template:
@@ -109,15 +115,31 @@ def _is_quoted(part: nodes.Node) -> bool:
     return is_quote or isinstance(part, (nodes.TemplateData, nodes.Const))
 
 
-def _free_names(node: nodes.Node, bound: frozenset[str]) -> Iterator[str]:
-    if isinstance(node, nodes.Name) and node.name not in bound:
-        yield node.name
+def _free_paths(node: nodes.Node, bound: frozenset[str]) -> Iterator[tuple[str, ...]]:
+    path = _path_of(node)
+    if path:
+        yield from () if path[0] in bound else (path,)
+        return
     inside = bound
     if isinstance(node, nodes.For):
         inside = bound | {"loop", *loop_names(node.target)}
-        yield from _free_names(node.iter, bound)
+        yield from _free_paths(node.iter, bound)
     for child in node.iter_child_nodes(exclude=("iter",)):
-        yield from _free_names(child, inside)
+        yield from _free_paths(child, inside)
+
+
+def _path_of(node: nodes.Node) -> tuple[str, ...]:
+    """The name and the constant keys behind it; empty when the node is anything else."""
+    keys: list[object] = []
+    while isinstance(node, (nodes.Getattr, nodes.Getitem)):
+        key = node.attr if isinstance(node, nodes.Getattr) else node.arg
+        if isinstance(key, nodes.Node) and not isinstance(key, nodes.Const):
+            return ()
+        keys.append(key.value if isinstance(key, nodes.Const) else key)
+        node = node.node
+    if not isinstance(node, nodes.Name):
+        return ()
+    return (node.name, *map(str, takewhile(lambda key: isinstance(key, str), reversed(keys))))
 
 
 def _parsed(text: str) -> nodes.Template:

@@ -5,7 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 from djinn.pipelines.checks.context import Checking
+from djinn.pipelines.checks.families import check_family
+from djinn.pipelines.checks.graph import check_graph
+from djinn.pipelines.checks.kinds import check_kinds
 from djinn.pipelines.checks.names import check_names
+from djinn.pipelines.checks.routed import check_routed, warn_of_unreached
 from djinn.pipelines.checks.steps import check_agents, check_ids, check_references
 from djinn.pipelines.document import Table
 from djinn.pipelines.reading.steps import StepSource
@@ -23,6 +27,11 @@ def check_pipeline(
     """Reports everything that does not fit together."""
     checking = Checking(pipeline, document, sources, report)
     check_ids(checking)
+    check_family(checking)
     check_references(checking)
     check_agents(checking, known_agents)
+    check_kinds(checking)
+    check_routed(checking)
+    check_graph(checking)
     check_names(checking)
+    warn_of_unreached(checking)

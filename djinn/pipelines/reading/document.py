@@ -31,27 +31,14 @@ AGENT_KEYS: read.Keys = {
 }
 CONCURRENCY_KEYS: read.Keys = {"group": read.text.schema, "limit": _LIMIT.schema, "policy": _POLICY.schema}
 BUDGET_KEYS: read.Keys = {"usd": _USD.schema, "tokens": _TOKENS.schema, "minutes": _MINUTES.schema}
-IDLE_AGENT = frozenset(
-    ["role", "emoji", "icon", "avatar", "color", "description", "title", "tags", "labels", "metadata"]
-)
+_DECORATION = ("title", "icon", "emoji", "color", "tags", "labels", "metadata")
+IDLE_AGENT = frozenset(["role", "avatar", "description", *_DECORATION])
 IDLE_PIPELINE = frozenset(
     [
-        "outputMethod",
-        "type",
-        "title",
-        "icon",
-        "emoji",
-        "color",
-        "tags",
-        "labels",
-        "category",
-        "author",
-        "authors",
-        "metadata",
-        "license",
-        "homepage",
+        *("outputMethod", "type", "category", "author", "authors", "license", "homepage"),
+        *("createdAt", "updatedAt", "$schema", "schemaVersion"),
+        *_DECORATION,
     ]
-    + ["createdAt", "updatedAt", "$schema", "schemaVersion"]
 )
 PIPELINE_KEYS: read.Keys = {
     "id": read.identifier.schema,

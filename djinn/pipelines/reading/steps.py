@@ -32,18 +32,8 @@ STEP_KEYS: read.Keys = {
 }
 IDLE_STEP = frozenset(
     [
-        "outputMethod",
-        "type",
-        "name",
-        "title",
-        "icon",
-        "emoji",
-        "color",
-        "tags",
-        "labels",
-        "category",
-        "author",
-        "metadata",
+        *("outputMethod", "type", "name", "title", "icon", "emoji", "color"),
+        *("tags", "labels", "category", "author", "metadata"),
     ]
 )
 NO_STEPS = "a pipeline needs a list of steps with at least one step in it"
