@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 from django.conf import settings
@@ -16,14 +17,18 @@ from djinn.events.log import NewEvent, append, open_stream
 from djinn.executions.lease import DatabaseClock
 from djinn.pipelines.errors import InputsInvalid
 from djinn.pipelines.inputs import resolve_inputs
-from djinn.pipelines.schema import to_snapshot
+from djinn.pipelines.schema import Pipeline, to_snapshot
 from djinn.runs import catalogue
+from djinn.runs.admission import group_of, on_start
 from djinn.runs.dispatch import ring_advance
-from djinn.runs.models import Run
+from djinn.runs.models import Intent, Run, Schedule
 from djinn.runs.states import RUN_OPEN
 
 JSON = Any
 MOST_INPUT_BYTES = 1024 * 1024
+HIGHEST_PRIORITY = 100
+ITSELF = "Djinn"
+"""Who wants what nobody asked for."""
 
 
 def start_run(
@@ -33,24 +38,33 @@ def start_run(
     user: User | None = None,
     model: str = "",
     idempotency_key: str | None = None,
+    priority: int | None = None,
+    schedule: Schedule | None = None,
 ) -> Run:
     """A new run, QUEUED, with the pipeline, the agents and the inputs as they are now.
 
-    With an `idempotency_key` that this person used before, the run that it started then. Raises `NotFound` for an
-    unknown pipeline, `UserError` for a broken one, wrong inputs (`details` by input) or a model that nobody serves.
+    With an `idempotency_key` that this person used before, the run that it started then. `priority` goes before the
+    pipeline's own. Raises `NotFound` for an unknown pipeline, `UserError` for a broken one, wrong inputs (`details` by
+    input) or a model that nobody serves, `Conflict` when its concurrency group is full and takes no more.
     """
     if idempotency_key and (earlier := _started_before(user, idempotency_key, pipeline_id)):
         return earlier
     loaded = catalogue.find_pipeline(pipeline_id)
     agents = catalogue.agents_of(loaded.pipeline)
     catalogue.check_models(loaded.pipeline, agents, override=model)
+    values = _inputs(loaded.pipeline, inputs)
+    group, limit = group_of(loaded.pipeline, values)
     run = Run(
         pipeline=loaded.pipeline.id,
         definition=to_snapshot(loaded.pipeline),
         digest=loaded.digest,
         agents=agents,
-        inputs=_inputs(loaded.pipeline, inputs),
+        inputs=values,
         model=model,
+        priority=_priority(loaded.pipeline.priority if priority is None else priority),
+        group=group,
+        group_limit=limit,
+        schedule=schedule,
         created_by=user,
         idempotency_key=idempotency_key or None,
     )
@@ -59,6 +73,7 @@ def start_run(
             run.save(force_insert=True)
             open_stream(run.stream)
             append(run.stream, [NewEvent("run_queued", {"pipeline": run.pipeline, "by": _name(user)})])
+            _keep_to_policy(run, loaded.pipeline)
             ring_advance(run.pk)
             fault("start_run.before_commit")
     except IntegrityError as exc:
@@ -77,7 +92,19 @@ def cancel_run(*, run: Run, user: User | None = None) -> Run:
     return locked
 
 
-def _store_cancel(run: Run, user: User | None) -> Run:
+def _keep_to_policy(run: Run, pipeline: Pipeline) -> None:
+    """Apply what the concurrency group's policy says about one more run."""
+    for older in on_start(run, pipeline.concurrency.policy if pipeline.concurrency else "queue"):
+        cancel_superseded(run=older, because=f"superseded by run {run.pk} of the same concurrency group")
+
+
+def cancel_superseded(*, run: Run, because: str) -> None:
+    """Cancel in nobody's name, in the caller's transaction; nothing when the run has ended meanwhile."""
+    with suppress(Conflict):
+        _store_cancel(run, None, because=because)
+
+
+def _store_cancel(run: Run, user: User | None, *, because: str = "") -> Run:
     locked = Run.objects.select_for_update().get(pk=run.pk)
     if locked.is_final:
         raise Conflict(f"Run {run.pk} has ended already: {locked.get_status_display().lower()}.")
@@ -85,20 +112,30 @@ def _store_cancel(run: Run, user: User | None) -> Run:
         Run.objects.filter(pk=run.pk, status__in=RUN_OPEN).update(
             cancel_requested_at=DatabaseClock(), cancelled_by=user
         )
-        append(run.stream, [NewEvent("cancel_requested", {"by": _name(user)})])
+        details = {"because": because} if because else {}
+        Intent.objects.create(run=locked, verb=Intent.Verb.CANCEL, by=user, details=details)
+        by = ITSELF if because else _name(user)
+        append(run.stream, [NewEvent("cancel_requested", {"by": by, **details})])
         locked.refresh_from_db()
     ring_advance(run.pk)
     fault("cancel.before_commit")
     return locked
 
 
-def _inputs(pipeline: Any, given: Mapping[str, JSON]) -> dict[str, JSON]:
+def _inputs(pipeline: Pipeline, given: Mapping[str, JSON]) -> dict[str, JSON]:
     if len(json.dumps(given, default=str)) > MOST_INPUT_BYTES:
         raise UserError(f"The inputs are larger than {MOST_INPUT_BYTES} bytes.")
     try:
         return dict(resolve_inputs(pipeline, given))
     except InputsInvalid as exc:
         raise UserError("The inputs do not fit the pipeline.", details=exc.problems) from exc
+
+
+def _priority(priority: int) -> int:
+    if abs(priority) > HIGHEST_PRIORITY:
+        wrong = f"from -{HIGHEST_PRIORITY} to {HIGHEST_PRIORITY}"
+        raise UserError(f"The priority must be {wrong}, not {priority}.", details={"priority": wrong})
+    return priority
 
 
 def _started_before(user: User | None, key: str, pipeline_id: str) -> Run | None:

@@ -18,9 +18,11 @@ from djinn.executions.lease import DatabaseClock, unattended
 from djinn.executions.models import Execution
 from djinn.executions.services import give_up
 from djinn.executions.states import FINAL
+from djinn.runs.admission import first_ones
+from djinn.runs.approvals import expire_due, ring_decided
 from djinn.runs.dispatch import agents_queue, is_crowded, ring_advance, ring_execute, ring_settle, ring_step
 from djinn.runs.models import Run, StepRun
-from djinn.runs.states import RUN_OPEN, STEP_FINAL, STEP_OPEN, StepStatus
+from djinn.runs.states import RUN_FINAL, RUN_OPEN, STEP_FINAL, STEP_OPEN, RunStatus, StepStatus
 
 log = structlog.get_logger(__name__)
 
@@ -42,7 +44,8 @@ def sweep() -> int:
         _give_up_lost_hosts()
         _give_up_forsaken()
         fault("sweep.before_ring")
-        rung = _ring_runs() + _ring_queued() + _ring_unattended() + _ring_ended()
+        expire_due()
+        rung = _ring_runs() + _ring_queued() + _ring_unattended() + _ring_ended() + ring_decided()
         fault("sweep.before_commit")
     if rung:
         log.info("swept", rung=rung)
@@ -50,9 +53,15 @@ def sweep() -> int:
 
 
 def _ring_runs() -> int:
-    """Runs in which nothing is open, and cancelled ones: somebody has to decide."""
+    """Runs in which nothing is open, and cancelled ones: somebody has to decide.
+
+    Of those that wait for a place of a concurrency group only the one that comes next, however many wait.
+    """
     has_open = Exists(StepRun.objects.filter(run=OuterRef("pk"), status__in=STEP_OPEN))
-    is_late = Q(created_at__lt=_ago(LATE_SECONDS)) & ~has_open
+    waits = Q(status=RunStatus.QUEUED) & ~Q(group="")
+    is_next = ~waits | Q(pk__in=first_ones())
+    is_late = Q(created_at__lt=_ago(LATE_SECONDS)) & ~has_open & is_next
+    is_late &= Q(paused_at=None)
     runs = Run.objects.filter(is_late | Q(cancel_requested_at__isnull=False), status__in=RUN_OPEN)
     ids = list(runs.values_list("pk", flat=True)[:AT_ONCE])
     for pk in ids:
@@ -82,11 +91,11 @@ def _ring_unattended() -> int:
 
 
 def _ring_ended() -> int:
-    """Step runs whose execution has ended, when the message about that was lost."""
-    rows = StepRun.objects.filter(
-        status__in=STEP_OPEN, execution__status__in=FINAL, execution__ended_at__lt=_ago(LATE_SECONDS / 3)
+    """Step runs whose execution, or the run of the pipeline that they use, has ended without a word of it."""
+    is_late = Q(execution__status__in=FINAL, execution__ended_at__lt=_ago(LATE_SECONDS / 3)) | Q(
+        child__status__in=RUN_FINAL, child__ended_at__lt=_ago(LATE_SECONDS / 3)
     )
-    ids = list(rows.values_list("pk", flat=True)[:AT_ONCE])
+    ids = list(StepRun.objects.filter(is_late, status__in=STEP_OPEN).values_list("pk", flat=True)[:AT_ONCE])
     for pk in ids:
         ring_settle(pk)
     return len(ids)
