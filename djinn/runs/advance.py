@@ -181,10 +181,10 @@ def _stop_open_steps(turn: Turn) -> None:
             _cancel_step(turn, step_run)
         else:
             request_stop(execution_id=execution.pk, reason=Reason.CANCELLED)
-    approvals.void_open(turn.run, "the run was cancelled")  # appends, so it comes after the locks of executions
 
 
 def _cancel_step(turn: Turn, step_run: StepRun) -> None:
+    approvals.void_open(step_run, "the run was cancelled", turn=turn)
     turn.end_step(step_run, StepStatus.CANCELLED, reason=Reason.CANCELLED, message="cancelled before it began")
 
 

@@ -1,4 +1,4 @@
-"""What moves runs: advance, prepare, execute, settle. Each asks the row, does one move in one transaction, and rings."""
+"""What moves runs: advance, prepare, execute, settle. Each asks the row, makes one move in one turn, and rings."""
 
 from __future__ import annotations
 
@@ -151,8 +151,7 @@ def _begin_without_container(turn: Turn, step_run: StepRun, step: Step) -> None:
         transition(step_run, StepStatus.WAITING, moves=STEP_MOVES, started_at=DatabaseClock())
         turn.note(step_run)
         turn.tell("step_waiting", **tags(step_run))
-        turn.flush()
-        approvals.ask(step_run, names=names)
+        approvals.ask(turn, step_run, step, names)
     else:
         child = start_child(step_run, step, names)
         transition(step_run, StepStatus.RUNNING, moves=STEP_MOVES, started_at=DatabaseClock())

@@ -20,7 +20,7 @@ from djinn.runs.states import STEP_OPEN, ApprovalStatus, RunStatus, StepStatus
 
 @dataclass(frozen=True)
 class Obstacle:
-    """One thing that has to change: `kind` is step, pause, cancel, parallel, approval, worker, delay, group or order."""
+    """One thing that has to change. Kinds: step, pause, cancel, parallel, approval, worker, delay, group, order."""
 
     kind: str
     text: str

@@ -51,12 +51,6 @@ class Turn:
         """Add an event, to be appended at the end of the turn."""
         self.events.append(NewEvent(kind, data))
 
-    def flush(self) -> None:
-        """Append the events so far. From then on the stream is locked: no row may be locked behind it."""
-        if self.events:
-            append(self.run.stream, self.events)
-            self.events = []
-
     def end_step(self, step_run: StepRun, status: StepStatus, **columns: JSON) -> bool:
         """Make a step run final, with its event; False when it was already."""
         if not transition(step_run, status, moves=STEP_MOVES, ended_at=DatabaseClock(), **columns):
@@ -72,16 +66,18 @@ class Turn:
 
 
 @contextmanager
-def turn_of(run_id: int | None) -> Iterator[Turn | None]:
-    """A turn of the run; None when it does not exist or has ended. Must be the outermost block of a transaction."""
+def turn_of(run_id: int | None, *, is_patient: bool = True) -> Iterator[Turn | None]:
+    """A turn of the run; None when it does not exist or has ended, or when somebody else has its turn and we are not
+    patient. Must be the outermost block of a transaction."""
     with transaction.atomic():
-        run = Run.objects.select_for_update().filter(pk=run_id or 0).first()
+        run = Run.objects.select_for_update(skip_locked=not is_patient).filter(pk=run_id or 0).first()
         if run is None or run.is_final:
             yield None
             return
         turn = Turn(run)
         yield turn
-        turn.flush()
+        if turn.events:
+            append(run.stream, turn.events)
 
 
 def tags(step_run: StepRun) -> dict[str, JSON]:
