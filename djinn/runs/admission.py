@@ -97,7 +97,7 @@ def admit(run: Run) -> bool:
         return True
     _lock(PLACES, run.group)
     has_place = len(holders(run.group)) < run.group_limit
-    return has_place and _queue(run.group).values_list("pk", flat=True)[:1].get() == run.pk
+    return has_place and list(_queue(run.group).values_list("pk", flat=True)[:1]) == [run.pk]
 
 
 def ring_next(group: str) -> None:
