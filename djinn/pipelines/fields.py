@@ -10,15 +10,11 @@ from collections.abc import Callable, Collection
 from typing import TypeVar
 
 from djinn.pipelines.document import Node, Scalar, Table, line_of
-from djinn.pipelines.readers import Wrong, is_null, table
+from djinn.pipelines.readers import ALIASES, Wrong, is_null, table
 from djinn.pipelines.report import Report, quoted
 
 T = TypeVar("T")
 
-ALIASES: dict[str, tuple[str, ...]] = {
-    "timeout": ("timeoutSeconds",),
-    "retries": ("maxRetries",),
-}
 HINTS = {
     "join": "'needs' on a step with 'foreach' or 'matrix' is the join: it waits for all items and gets lists",
     "if": "a condition is written as 'when'",

@@ -16,6 +16,10 @@ Schema = Mapping[str, JSON]
 Keys = Mapping[str, Schema]
 """The keys of a mapping of the language, each with the schema of its value."""
 
+ALIASES: dict[str, tuple[str, ...]] = {
+    "timeout": ("timeoutSeconds",),
+    "retries": ("maxRetries",),
+}
 MAX_ITEMS = 200
 MAX_GLOB = 256
 RETRYABLE_REASONS = frozenset(
@@ -56,13 +60,13 @@ class Reader(Generic[T]):
         return self.read(node)
 
 
-def mapping(keys: Keys, *, required: Collection[str] = (), extra: Schema | None = None) -> Schema:
-    """The JSON Schema of a mapping with these keys, of which those that are not required may be null."""
-    properties: dict[str, JSON] = {}
+def mapping(keys: Keys, *, required: Collection[str] = (), idle: Collection[str] = ()) -> Schema:
+    """The JSON Schema of a mapping with these keys; those that are not required may be null, idle ones anything."""
+    properties: dict[str, JSON] = {key: {"description": "Has no effect."} for key in sorted(idle)}
     for key, schema in keys.items():
-        properties[key] = dict(schema if key in required else either(schema, {"type": "null"}))
-    others: JSON = False if extra is None else dict(extra)
-    found: dict[str, JSON] = {"type": "object", "properties": properties, "additionalProperties": others}
+        for name in (key, *ALIASES.get(key, ())):
+            properties[name] = dict(schema if key in required else either(schema, {"type": "null"}))
+    found: dict[str, JSON] = {"type": "object", "properties": properties, "additionalProperties": False}
     return {**found, "required": [*required]} if required else found
 
 

@@ -9,8 +9,8 @@ from djinn.pipelines import readers as read
 from djinn.pipelines.document import Node, Table
 from djinn.pipelines.fields import Fields
 from djinn.pipelines.inputs import INPUTS_SCHEMA
-from djinn.pipelines.reading.common import COMMON_KEYS, CONTAINER_KEYS
-from djinn.pipelines.reading.steps import STEP_KEYS
+from djinn.pipelines.reading.common import COMMON_KEYS, CONTAINER_KEYS, IDLE_DEFAULTS
+from djinn.pipelines.reading.steps import STEP_SCHEMA
 from djinn.pipelines.schema import AgentReference, Budget, Concurrency, OverlapPolicy, WorkspaceSource
 
 _PRIORITY = read.integer(-100, 100)
@@ -47,9 +47,13 @@ PIPELINE_KEYS: read.Keys = {
     "description": read.text.schema,
     "inputs": INPUTS_SCHEMA,
     "workspace": read.mapping(WORKSPACE_KEYS),
-    "defaults": read.mapping(COMMON_KEYS),
-    "agents": {"type": "array", "items": dict(read.mapping(AGENT_KEYS, required=("id",)))},
-    "steps": {"type": "array", "minItems": 1, "items": dict(read.mapping(STEP_KEYS, required=("id",)))},
+    "defaults": read.mapping(COMMON_KEYS, idle=IDLE_DEFAULTS),
+    "agents": {
+        "type": "array",
+        "maxItems": read.MAX_ITEMS,
+        "items": dict(read.mapping(AGENT_KEYS, required=("id",), idle=IDLE_AGENT)),
+    },
+    "steps": {"type": "array", "minItems": 1, "maxItems": read.MAX_ITEMS, "items": dict(STEP_SCHEMA)},
     "concurrency": read.either(read.text.schema, read.mapping(CONCURRENCY_KEYS, required=("group",))),
     "priority": _PRIORITY.schema,
     "budget": read.mapping(BUDGET_KEYS),

@@ -14,7 +14,7 @@ from djinn.pipelines.reading.graph import GRAPH_KEYS, read_graph
 from djinn.pipelines.reading.kinds import KIND_KEYS, read_approve, read_given, read_kind, read_output_schema
 from djinn.pipelines.reading.routes import ROUTE_KEYS, read_loop, read_routes
 from djinn.pipelines.report import Report
-from djinn.pipelines.schema import OutputSchema, Step, StepKind
+from djinn.pipelines.schema import JSON, OutputSchema, Step, StepKind
 
 _OUTPUTS = read.list_of(read.name)
 _STEP_IDS = read.list_of(read.text)
@@ -46,6 +46,21 @@ _NOT_TAKEN: dict[StepKind, tuple[str, ...]] = {
     "approve": ("with", "foreach", "matrix", "loop", "retries", "timeout", *_AGENT_ONLY, *CONTAINER_KEYS),
     "uses": ("input", "retries", "timeout", *_AGENT_ONLY, *CONTAINER_KEYS),
 }
+
+
+def _step_schema() -> read.Schema:
+    """A step has exactly one of four keys, and which other keys it has depends on that one."""
+    kinds: dict[StepKind, dict[str, JSON]] = {
+        kind: {"required": [kind], "properties": {kind: {"not": {"type": "null"}}}} for kind in _NOT_TAKEN
+    }
+    limits: list[JSON] = [
+        {"if": kinds[kind], "then": {"properties": {key: {"type": "null"} for key in keys}}}
+        for kind, keys in _NOT_TAKEN.items()
+    ]
+    return {**read.mapping(STEP_KEYS, required=("id",), idle=IDLE_STEP), "oneOf": [*kinds.values()], "allOf": limits}
+
+
+STEP_SCHEMA = _step_schema()
 
 
 @dataclass(frozen=True)
