@@ -1,0 +1,278 @@
+"""Every construct of the language through the engine: rows, events and prompts, with the stub playing containers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from djinn.core.errors import Conflict
+from djinn.executions.models import Execution
+from djinn.runs import engine
+from djinn.runs.approvals import decide
+from djinn.runs.explanation import explain
+from djinn.runs.models import Approval, Note, Run, StepRun
+from djinn.runs.services import cancel_run, start_run
+from tests.make import begin, failed, history, make_user, played, step, succeeded, told, work, write_pipeline
+
+pytestmark = pytest.mark.django_db(transaction=True)
+JSON = Any
+
+
+def gives(**outputs: JSON) -> str:
+    return played(finished=succeeded(**outputs))
+
+
+def fails(reason: str = "error") -> str:
+    return played(finished=failed(reason))
+
+
+def steps_of(run: Run) -> list[str]:
+    """`STEP[item] status` of every step run, in the order of creation."""
+    rows = run.step_runs.order_by("number").values_list("step", "item", "status")
+    return [f"{name}[{item}] {status}" if item else f"{name} {status}" for name, item, status in rows]
+
+
+def prompts(run: Run, name: str) -> list[str]:
+    """The scripts of the executions of a step, in order."""
+    rows = Execution.objects.filter(step_run__run=run, step=name).order_by("pk")
+    return [row.order.get("script") or row.order["agent"]["prompt"] for row in rows]
+
+
+# --- Routed -----------------------------------------------------------------------------------------------------------
+def test_a_loop_runs_its_steps_once_for_each_item_and_then_goes_on() -> None:
+    run = work(
+        begin(
+            step("PLAN", gives(TASKS=["a", "b"]), outputs=["TASKS"], onComplete="BUILD"),
+            step("BUILD", "echo {{ current_item }} {{ completed_items | length }}",
+                 loop={"over": "TASKS", "onEachComplete": "CHECK", "onAllComplete": "SHIP"}),
+            step("CHECK", "echo {{ current_item }}", outputs=["OK"], onResult={"ok": {"continueLoop": True}}),
+            step("SHIP"),
+        )
+    )  # fmt: skip
+    assert run.status == "succeeded"
+    assert steps_of(run) == [
+        "PLAN succeeded", "BUILD[0] succeeded", "CHECK[0] succeeded", "BUILD[1] succeeded", "CHECK[1] succeeded",
+        "SHIP succeeded",
+    ]  # fmt: skip
+    assert prompts(run, "BUILD") == ["echo a 0", "echo b 1"]
+    assert prompts(run, "CHECK") == ["echo a", "echo b"]
+
+
+def test_a_loop_over_an_empty_list_goes_on_behind_it() -> None:
+    run = work(
+        begin(
+            step("PLAN", gives(TASKS="[]"), outputs=["TASKS"], onComplete="BUILD"),
+            step("BUILD", loop={"over": "TASKS", "onAllComplete": "SHIP"}),
+            step("SHIP"),
+        )
+    )
+    assert (run.status, steps_of(run)) == ("succeeded", ["PLAN succeeded", "BUILD skipped", "SHIP succeeded"])
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [("no list", "no JSON list"), ({"a": 1}, "a mapping, not a list"), (list(range(1001)), "at most 1000")],
+)
+def test_a_loop_over_what_is_no_list_or_too_long_fails_with_the_reason(value: JSON, words: str) -> None:
+    run = work(
+        begin(
+            step("PLAN", gives(TASKS=value), outputs=["TASKS"], onComplete="BUILD"),
+            step("BUILD", loop={"over": "TASKS"}),
+        )
+    )
+    assert (run.status, run.reason) == ("failed", "input")
+    assert words in run.message
+    assert Execution.objects.filter(step="BUILD").count() == 0
+
+
+def test_a_result_may_ask_for_another_try_with_the_files_and_the_reason_of_before() -> None:
+    run = begin(
+        step("WRITE", outputs=["V"], onComplete="CHECK"),
+        step("CHECK", gives(V="NO", WHY="too short"), outputs=["V", "WHY"],
+             onResult={"no": {"retry": True, "maxRetries": 2}}),
+    )  # fmt: skip
+    work(run)
+    assert history(run)[1:] == [("CHECK", 1, number, "succeeded", "") for number in (1, 2, 3)]
+    assert (run.status, run.reason) == ("failed", "retries")
+    assert [row.bases for row in run.step_runs.filter(step="CHECK")] == [[1], [1], [1]]
+
+
+def test_a_notice_reaches_the_next_prompt_of_its_agent_once() -> None:
+    write_pipeline(
+        step("CHECK", gives(V="BAD"), outputs=["V"],
+             onResult={"bad": {"goto": "FIX", "notify": {"agent": "engineer", "message": "It is {{ V }}."}}}),
+        {"id": "FIX", "agent": "engineer", "model": "scripted/none", "input": "Mend it.", "onComplete": "AGAIN"},
+        {"id": "AGAIN", "agent": "engineer", "model": "scripted/none", "input": "Once more."},
+    )  # fmt: skip
+    run = work(start_run(pipeline_id="work", inputs={}))
+    (event,) = told(run, "notified")
+    assert (event[1]["agent"], event[1]["text"]) == ("engineer", "It is BAD.")
+    assert "It is BAD." in prompts(run, "FIX")[0]
+    assert "It is BAD." not in prompts(run, "AGAIN")[0]
+    assert Note.objects.get().read_by == run.step_runs.get(step="FIX")
+
+
+# --- Graph ------------------------------------------------------------------------------------------------------------
+def test_a_graph_runs_in_parallel_and_joins_with_outputs_in_item_order() -> None:
+    run = begin(
+        step("LIST", gives(FILES=["x", "y", "z"]), outputs=["FILES"]),
+        step("READ", "echo {{ current_item }}", needs=["LIST"], foreach={"over": "FILES", "parallel": 2}, outputs=["R"]),
+        step("SIDE", needs=["LIST"]),
+        step("JOIN", "echo {{ R | tojson }} {{ steps.SIDE.status }}", needs=["READ", "SIDE"]),
+    )
+    engine.advance_run(run.pk)
+    for name in ("prepare", "execute", "settle"):
+        getattr(engine, f"{name}_step")(run.step_runs.get(step="LIST").pk)
+    assert steps_of(run) == ["LIST succeeded", "READ[0] queued", "READ[1] queued", "SIDE queued"]
+    work(run)
+    assert run.status == "succeeded"
+    assert prompts(run, "JOIN") == ['echo ["ok", "ok", "ok"] succeeded']
+    assert {row.lane for row in run.step_runs.all()} == {"LIST", "READ.0", "READ.1", "READ.2", "SIDE", "JOIN"}
+
+
+def test_a_failed_step_skips_what_needs_it_and_other_branches_go_on() -> None:
+    run = work(
+        begin(
+            step("A", fails()),
+            step("B", needs=["A"]),
+            step("C", needs=["B"]),
+            step("D", when="true"),
+            step("E", needs=["A"], when="steps.A.status == 'failed'"),
+        )
+    )
+    assert (run.status, run.reason) == ("failed", "error")
+    assert sorted(steps_of(run)) == ["A failed", "B skipped", "C skipped", "D succeeded", "E succeeded"]
+
+
+def test_a_failure_that_is_tolerated_lets_the_join_go_on_with_null_for_it() -> None:
+    run = work(
+        begin(
+            step("ONE", "{% if matrix.n == 2 %}" + fails() + "{% endif %}", matrix={"n": [1, 2, 3]},
+                 outputs=["V"], continueOnError=True),
+            step("JOIN", "echo {{ V | tojson }}", needs=["ONE"]),
+        )
+    )  # fmt: skip
+    assert run.status == "succeeded"
+    assert prompts(run, "JOIN") == ['echo ["ok", null, "ok"]']
+
+
+def test_a_condition_that_cannot_be_told_fails_its_step() -> None:
+    run = work(begin(step("A", gives(N=3), outputs=["N"]), step("B", needs=["A"], when="N < 'x'")))
+    assert (run.status, run.reason) == ("failed", "input")
+    assert "cannot order" in run.message
+    assert steps_of(run) == ["A succeeded", "B failed"]
+
+
+# --- Used pipelines ---------------------------------------------------------------------------------------------------
+def work_all() -> None:
+    for _ in range(30):
+        for run in Run.objects.order_by("pk"):
+            if not run.is_final:
+                work(run)
+
+
+def test_a_used_pipeline_runs_as_a_step_and_gives_its_outputs() -> None:
+    write_pipeline(step("IN", "echo {{ what }}", outputs=["R"]), name="inner", inputs={"what": {"type": "string"}})
+    run = begin(
+        step("A", gives(V="hello"), outputs=["V"], onComplete="USE"),
+        {"id": "USE", "uses": "inner", "with": {"what": "{{ V }} world"}, "outputs": ["R"], "onComplete": "END"},
+        step("END", "echo {{ R }}"),
+    )
+    work_all()
+    run.refresh_from_db()
+    child = Run.objects.get(parent__step="USE")
+    assert (run.status, child.status, child.depth) == ("succeeded", "succeeded", 1)
+    assert prompts(child, "IN") == ["echo hello world"]
+    assert prompts(run, "END") == ["echo ok"]
+    execution = Execution.objects.get(step="IN")
+    assert (execution.workspace, execution.lane) == (run.stream, f"in{child.parent_id}.main")
+
+
+def test_a_used_pipeline_that_fails_fails_its_step_and_a_cancel_reaches_it() -> None:
+    write_pipeline(step("IN", fails()), name="inner")
+    run = begin({"id": "USE", "uses": "inner"})
+    work_all()
+    run.refresh_from_db()
+    assert (run.status, run.reason) == ("failed", "child")
+    write_pipeline(step("IN", played(hold=True)), name="inner")
+    second = start_run(pipeline_id="work", inputs={})
+    engine.advance_run(second.pk)
+    cancel_run(run=second)
+    work_all()
+    second.refresh_from_db()
+    assert second.status == "cancelled"
+    assert {child.status for child in Run.objects.filter(parent__run=second)} == {"cancelled"}
+
+
+def test_a_used_pipeline_that_does_not_exist_any_more_fails_the_step() -> None:
+    write_pipeline(step("IN"), name="inner")
+    run = begin({"id": "USE", "uses": "inner"})
+    write_pipeline(step("IN"), name="inner").unlink()
+    work_all()
+    run.refresh_from_db()
+    assert (run.status, run.reason) == ("failed", "input")
+    assert "no pipeline 'inner'" in run.message
+
+
+# --- Approvals --------------------------------------------------------------------------------------------------------
+def waiting_run(**keys: JSON) -> tuple[Run, Approval]:
+    run = begin(
+        step("BUILD", gives(V="1.0"), outputs=["V"], onComplete="ASK"),
+        {"id": "ASK", "approve": {"by": ["operator"], "show": ["V"]}, "input": "Ship {{ V }}?", **keys},
+        step("SHIP", "echo {{ DECISION }}"),
+    )
+    work(run)
+    run.refresh_from_db()
+    return run, Approval.objects.get(step_run__run=run)
+
+
+def test_a_run_waits_for_a_person_and_goes_on_by_the_decision() -> None:
+    run, approval = waiting_run(onComplete="SHIP")
+    assert (run.status, approval.question, approval.shown) == ("waiting", "Ship 1.0?", {"outputs": {"V": "1.0"}})
+    (reason,) = [one for one in explain(run) if one.step == "ASK"]
+    assert (reason.state, reason.blocked_by[0].kind) == ("waiting", "approval")
+    decide(approval_id=approval.pk, user=make_user(), verdict="approve", comment="Go.", digest=approval.digest)
+    work(run)
+    assert (run.status, prompts(run, "SHIP")) == ("succeeded", ["echo approved"])
+
+
+def test_a_rejection_fails_the_step_unless_it_is_routed_on() -> None:
+    run, approval = waiting_run(onComplete="SHIP")
+    user = make_user()
+    decide(approval_id=approval.pk, user=user, verdict="reject", comment="No.", digest=approval.digest)
+    work(run)
+    assert (run.status, run.reason, steps_of(run)[-1]) == ("failed", "rejected", "ASK failed")
+    routed, approval = waiting_run(onResult={"approved": {"goto": "SHIP"}, "rejected": {"goto": "BUILD"}})
+    decide(approval_id=approval.pk, user=user, verdict="reject", comment="No.", digest=approval.digest)
+    work(routed)
+    assert steps_of(routed) == ["BUILD succeeded", "ASK succeeded", "BUILD succeeded", "ASK waiting"]
+    with pytest.raises(Conflict):
+        decide(approval_id=approval.pk, user=user, verdict="approve", comment="", digest=approval.digest)
+
+
+def test_a_cancel_ends_a_run_that_waits_and_voids_its_question() -> None:
+    run, approval = waiting_run(onComplete="SHIP")
+    cancel_run(run=run)
+    work(run)
+    approval.refresh_from_db()
+    assert (run.status, approval.status) == ("cancelled", "void")
+
+
+# --- Pause ------------------------------------------------------------------------------------------------------------
+def test_a_paused_run_starts_nothing_and_says_so() -> None:
+    run = begin(step("A"), step("B"))
+    engine.advance_run(run.pk)
+    Run.objects.filter(pk=run.pk).update(paused_at=run.created_at)
+    first = StepRun.objects.get(run=run)
+    engine.execute_step(first.pk)
+    first.refresh_from_db()
+    assert first.status == "queued"
+    engine.advance_run(run.pk)
+    run.refresh_from_db()
+    assert run.status == "paused"
+    assert {one.kind for found in explain(run) if found.step == "A" for one in found.blocked_by} == {"pause"}
+    Run.objects.filter(pk=run.pk).update(paused_at=None)
+    work(run)
+    assert run.status == "succeeded"
+    assert [kind for kind, _ in told(run, "run_paused", "run_resumed")] == ["run_paused", "run_resumed"]
