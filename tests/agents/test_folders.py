@@ -108,6 +108,12 @@ def test_keys_in_snake_case_say_the_same(tmp_path: Path) -> None:
     assert (agent.max_turns, agent.max_output_tokens) == (7, 9)
 
 
+def test_a_key_with_nothing_behind_it_is_absent(tmp_path: Path) -> None:
+    folder = _folder(tmp_path, SOUL_md=SOUL, config_yml="model:\ndescription: ~\nmax_turns: 7\ntools: null\n")
+    agent = load_folder_agent(folder).agent
+    assert (agent.model, agent.description, agent.max_turns) == ("", "", 7)
+
+
 def test_what_only_others_know_is_a_warning_with_its_line(tmp_path: Path) -> None:
     folder = _folder(tmp_path, SOUL_md=SOUL, config_yml=CONFIG)
     assert load_folder_agent(folder).warnings == (

@@ -7,21 +7,22 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from django.conf import settings
 
 from djinn.agents.registry import load_registry
 from djinn.pipelines.loader import Catalogue, load_folder
 from djinn.pipelines.schema import Pipeline, Step
 from djinn.pipelines.template import render
 
+PROJECT = Path(__file__).resolve().parents[2]
+AGENTS = PROJECT / "agents"
 PIPELINES = ("bugfix", "demo", "engineering", "execute", "feature", "import", "parallel-review", "planning", "resolve")
 OWN = ("product-owner", "architect", "ux-designer", "senior-engineer", "test-engineer", "sre", "devex")
 
 
 @pytest.fixture(scope="module")
 def catalogue() -> Catalogue:
-    agents = load_registry(settings.AGENTS_DIRECTORY).agents
-    return load_folder(settings.PIPELINES_DIRECTORY, known_agents=agents.keys())
+    agents = load_registry(AGENTS).agents
+    return load_folder(PROJECT / "pipelines", known_agents=agents.keys())
 
 
 def _pipeline(catalogue: Catalogue, name: str) -> Pipeline:
@@ -77,25 +78,25 @@ def test_a_demo_is_the_only_one_with_a_model_of_its_own(catalogue: Catalogue) ->
 
 
 def test_every_agent_loads() -> None:
-    registry = load_registry(settings.AGENTS_DIRECTORY)
+    registry = load_registry(AGENTS)
     assert (dict(registry.problems), dict(registry.warnings)) == ({}, {})
     assert set(registry.agents) == {"analyst", "engineer", "reviewer", *OWN}
 
 
 def test_every_agent_has_work(catalogue: Catalogue) -> None:
     used = {step.agent for name in PIPELINES for step in _pipeline(catalogue, name).steps}
-    assert set(load_registry(settings.AGENTS_DIRECTORY).agents) - used == set()
+    assert set(load_registry(AGENTS).agents) - used == set()
 
 
 @pytest.mark.parametrize("name", OWN)
 def test_a_persona_is_long_enough_to_have_opinions_and_short_enough_to_be_read(name: str) -> None:
-    lines = (settings.AGENTS_DIRECTORY / name / "persona.md").read_text().splitlines()
+    lines = (AGENTS / name / "persona.md").read_text().splitlines()
     assert 15 <= len(lines) <= 40
 
 
 def test_every_fragment_is_included_by_somebody() -> None:
-    personas = "\n".join(agent.persona for agent in load_registry(settings.AGENTS_DIRECTORY).agents.values())
-    fragments = list((settings.AGENTS_DIRECTORY / "_shared").glob("*.md"))
+    personas = "\n".join(agent.persona for agent in load_registry(AGENTS).agents.values())
+    fragments = list((AGENTS / "_shared").glob("*.md"))
     assert fragments
     assert [path.name for path in fragments if path.read_text().strip() not in personas] == []
 
