@@ -9,6 +9,7 @@ from django.conf import settings
 from django.db import transaction
 
 from djinn.core.errors import DjinnError
+from djinn.core.faults import fault
 from djinn.core.transition import transition
 from djinn.events.log import NewEvent, append
 from djinn.executions import lease as leases
@@ -44,6 +45,7 @@ def advance_run(run_id: int) -> None:
         if turn is None:
             return
         advance(turn)
+    fault("advance.after_commit")
     _set_going(turn)
 
 
@@ -95,6 +97,8 @@ def settle_step(step_run_id: int) -> None:
         if step_run.is_final or not _settle(turn, step_run):
             return
         advance(turn)
+        fault("settle.before_commit")
+    fault("settle.after_commit")
     _set_going(turn)
 
 
@@ -109,6 +113,7 @@ def note_crash(step_run_id: int) -> None:
             return
         step_run.crashes += 1
         step_run.save(update_fields=["crashes"])
+        fault("crash.before_commit")
         log.error("step_crashed", run=step_run.run_id, step_run=step_run.pk, crashes=step_run.crashes)
         if step_run.crashes < MOST_CRASHES:
             return
@@ -126,10 +131,13 @@ def _set_going(turn: Turn) -> None:
     A process that dies here leaves queued step runs behind; the sweep rings their whole chain.
     """
     for pk in turn.started:
+        fault("step.created")
         prepare_step(pk)
+        fault("step.prepared")
         step_run = StepRun.objects.select_related("execution").get(pk=pk)
         if step_run.execution is not None:
             ring_execute(pk, host=step_run.execution.host)
+        fault("step.rung")
 
 
 # --- Preparing --------------------------------------------------------------------------------------------------------
@@ -140,6 +148,7 @@ def _store_execution(step_run: StepRun, order: Order) -> None:
         return
     locked.execution = create_execution(**order.columns)
     locked.save(update_fields=["execution"])
+    fault("prepare.before_commit")
     mark_read(locked, order.notes)
     if order.notices:
         append(locked.run.stream, [NewEvent("notice", {"text": text, **tags(locked)}) for text in order.notices])
@@ -200,6 +209,7 @@ def _mark_running(step_run: StepRun, lease_token: int) -> None:
     else:
         event = NewEvent("step_adopted", {**tags(step_run), "lease": lease_token})
     append(step_run.run.stream, [event])
+    fault("running.before_commit")
 
 
 # --- Settling ---------------------------------------------------------------------------------------------------------

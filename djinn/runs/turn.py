@@ -13,6 +13,7 @@ from typing import Any
 
 from django.db import transaction
 
+from djinn.core.faults import fault
 from djinn.core.transition import transition
 from djinn.events.log import NewEvent, append
 from djinn.executions.lease import DatabaseClock
@@ -76,8 +77,10 @@ def turn_of(run_id: int | None, *, is_patient: bool = True) -> Iterator[Turn | N
             return
         turn = Turn(run)
         yield turn
+        fault("turn.before_events")
         if turn.events:
             append(run.stream, turn.events)
+        fault("turn.before_commit")
 
 
 def tags(step_run: StepRun) -> dict[str, JSON]:

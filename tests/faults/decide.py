@@ -24,7 +24,8 @@ def main(numbers: list[int]) -> None:
     told = {}
     for run in Run.objects.filter(pk__in=numbers):
         is_cancelled = run.cancel_requested_at is not None
-        decisions = next_steps(from_snapshot(run.definition), history_of(run), cancelled=is_cancelled)
+        pipeline = from_snapshot(run.definition)
+        decisions = next_steps(pipeline, history_of(run), inputs=run.inputs, cancelled=is_cancelled)
         ends = [decision.status for decision in decisions if isinstance(decision, Finish)]
         told[run.pk] = ["finish", ends[0]] if len(decisions) == len(ends) == 1 else ["undecided", str(decisions)[:300]]
     sys.stdout.write(json.dumps(told))
