@@ -11,12 +11,12 @@ import sys
 
 
 def main(numbers: list[int]) -> None:
-    """Print `{run: [kind, status]}` of the flow's only decision; kind "undecided" when there is none or more."""
+    """Print `{run: [kind, status]}` of the flow's last word; kind "undecided" when the run should go on."""
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "djinn.settings")
     import django
 
     django.setup()
-    from djinn.pipelines.flow import Finish, next_steps
+    from djinn.pipelines.flow import Finish, Refuse, Skip, Start, next_steps
     from djinn.pipelines.schema import from_snapshot
     from djinn.runs.models import Run
     from djinn.runs.selectors import history_of
@@ -27,7 +27,9 @@ def main(numbers: list[int]) -> None:
         pipeline = from_snapshot(run.definition)
         decisions = next_steps(pipeline, history_of(run), inputs=run.inputs, cancelled=is_cancelled)
         ends = [decision.status for decision in decisions if isinstance(decision, Finish)]
-        told[run.pk] = ["finish", ends[0]] if len(decisions) == len(ends) == 1 else ["undecided", str(decisions)[:300]]
+        goes_on = any(isinstance(decision, (Start, Skip, Refuse)) for decision in decisions)
+        is_end = len(ends) == 1 and not goes_on
+        told[run.pk] = ["finish", ends[0]] if is_end else ["undecided", str(decisions)[:300]]
     sys.stdout.write(json.dumps(told))
 
 
