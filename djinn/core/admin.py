@@ -8,6 +8,8 @@ from django.contrib import admin
 from django.db.models import Model
 from django.http import HttpRequest
 
+from djinn.core.models import WorkerBeat
+
 
 class ReadOnlyAdmin(admin.ModelAdmin[Model]):
     """A page on which rows are looked at: they are written by the engine alone, through guarded moves."""
@@ -20,3 +22,9 @@ class ReadOnlyAdmin(admin.ModelAdmin[Model]):
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False
+
+
+@admin.register(WorkerBeat)
+class WorkerBeatAdmin(ReadOnlyAdmin):
+    list_display = ("worker", "kind", "host", "ran_at")
+    list_filter = ("kind", "host")

@@ -7,4 +7,7 @@ class CoreConfig(AppConfig):
     name = "djinn.core"
 
     def ready(self) -> None:
-        from djinn.core import checks  # noqa: F401  registers them
+        from djinn.core import (
+            checks,  # noqa: F401  registers them
+            workers,  # noqa: F401  connects to Celery's signals
+        )

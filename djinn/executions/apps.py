@@ -5,3 +5,9 @@ from django.apps import AppConfig
 
 class ExecutionsConfig(AppConfig):
     name = "djinn.executions"
+
+    def ready(self) -> None:
+        from djinn.core.liveness import register_busy_hosts
+        from djinn.executions.lease import hosts_holding
+
+        register_busy_hosts(hosts_holding)

@@ -169,6 +169,12 @@ def unattended(older_than_seconds: float) -> models.QuerySet[Execution]:
     return Execution.objects.filter(never | models.Q(lease_expires_at__lt=limit), status__in=OPEN)
 
 
+def hosts_holding() -> set[str]:
+    """The hosts whose workers hold leases now."""
+    rows = Execution.objects.filter(status__in=OPEN, lease_expires_at__gt=DatabaseClock())
+    return set(rows.order_by().values_list("host", flat=True).distinct())
+
+
 def seconds_since_start(execution_id: int) -> float:
     """How long ago the execution became ready, or was created, by the database's clock."""
     begun = Coalesce("ready_at", "created_at")

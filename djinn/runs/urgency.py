@@ -1,6 +1,6 @@
 """Which step goes next when all places of a host's workers are taken and one becomes free.
 
-A doorbell says that something waits, not what is taken: whoever hears it takes the most urgent one. Urgency is the run's
+A doorbell says that something waits, not what: whoever hears it takes the most urgent one. Urgency is the run's
 priority and one more for each minute since the step run was queued; two of them age alike, so a point of priority is
 worth a minute of having come earlier, and nothing starves.
 """

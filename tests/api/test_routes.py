@@ -19,7 +19,7 @@ LOGIN = 302
 RUN = "(?P<pk>[0-9]{1,18})/"
 ROUTES: dict[str, list[tuple[str, str, tuple[int, int, int, int, int]]]] = {
     "healthz": [("GET", "/healthz", (200, 200, 200, 200, 200))],
-    "readyz": [("GET", "/readyz", (200, 200, 200, 200, 200))],
+    "readyz": [("GET", "/readyz", (503, 503, 503, 503, 503))],  # no worker has run a canary here
     "api/v1/^runs/$": [
         ("GET", "/api/v1/runs/", (401, 200, 200, 200, 200)),
         ("POST", "/api/v1/runs/", (401, 403, 403, 201, 201)),

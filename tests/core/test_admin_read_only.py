@@ -10,13 +10,14 @@ from django.urls import reverse
 
 from djinn.accounts.models import User
 from djinn.core.admin import ReadOnlyAdmin
+from djinn.core.models import WorkerBeat
 from djinn.events.log import NewEvent, append, open_stream
 from djinn.events.models import Event, Stream
 from djinn.executions.models import Execution
 from djinn.providers.models import ModelCall
 from djinn.runs.models import Run, StepRun
 
-WRITTEN_BY_THE_ENGINE = (Stream, Event, Execution, ModelCall, Run, StepRun)
+WRITTEN_BY_THE_ENGINE = (Stream, Event, Execution, ModelCall, Run, StepRun, WorkerBeat)
 
 
 @pytest.mark.parametrize("model", WRITTEN_BY_THE_ENGINE)

@@ -1,0 +1,23 @@
+"""What a worker process tells about itself."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from celery import signals
+
+from djinn.core.liveness import become_worker, introduce_worker, queue_of
+
+
+@signals.celeryd_after_setup.connect
+def read_own_queue(sender: str, instance: Any, **_: Any) -> None:
+    """Have the worker read a queue of its own beside those that it was started with."""
+    queues = instance.app.amqp.queues
+    become_worker(sender, list(queues.consume_from))
+    queues.select_add(queue_of(sender))
+
+
+@signals.worker_ready.connect
+def introduce(**_: Any) -> None:
+    """Let it be known from its start."""
+    introduce_worker()
