@@ -3,8 +3,12 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 MODEL ?=
+SEED ?=
+FAULTS ?=
+STEPS ?=
+HOURS ?=
 
-.PHONY: demo up test lint bench lock schema clean
+.PHONY: demo up test chaos lint bench lock schema clean
 .DEFAULT_GOAL := demo
 
 demo: $(VENV)/installed  ## run the pipeline `demo` on real input; MODEL=provider/name uses a real model
@@ -15,6 +19,10 @@ up: $(VENV)/installed  ## run the whole stack until Ctrl-C
 
 test: $(VENV)/installed-dev  ## all tests; PYTEST="-k name" narrows them
 	$(BIN)/python -m pytest -n 2 --dist loadgroup $(PYTEST)
+
+chaos: $(VENV)/installed-dev  ## a storm of faults over a real stack; SEED= FAULTS= STEPS= HOURS= (docs/faults.md)
+	@$(BIN)/python -m tests.faults $(if $(SEED),--seed $(SEED)) $(if $(FAULTS),--faults $(FAULTS)) \
+		$(if $(STEPS),--steps $(STEPS)) $(if $(HOURS),--hours $(HOURS))
 
 lint: $(VENV)/installed-dev  ## style, types, layers, migrations, API schema
 	$(BIN)/ruff check .

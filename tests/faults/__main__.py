@@ -14,7 +14,7 @@ from tests.faults.engine_lever import Engine, is_possible
 from tests.faults.load import install
 from tests.faults.plan import KINDS, faults
 from tests.faults.stage import Stage
-from tests.faults.storm import Length, Report, Storm, skipped_kinds
+from tests.faults.storm import Length, Report, Settings, Storm, skipped_kinds
 from tests.faults.table import as_text
 
 STANDARD_FAULTS = 1500
@@ -25,9 +25,9 @@ def main(arguments: list[str]) -> int:
     options = _options(arguments)
     seed = options.seed if options.seed is not None else random.SystemRandom().randrange(2**32)
     if options.plan:
-        kinds = [kind for kind in KINDS if kind not in skipped_kinds(has_engine=_has_engine(options))]
+        kinds = [kind for kind in options.kinds or KINDS if kind not in skipped_kinds(has_engine=_has_engine(options))]
         for fault in itertools.islice(faults(seed, kinds=kinds), options.faults or STANDARD_FAULTS):
-            _say(str(fault))
+            sys.stdout.write(f"{fault}\n")
         return 0
     _say(f"seed {seed}")
     return _storm(options, seed)
@@ -42,6 +42,8 @@ def _options(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--width", type=int, default=WIDTH, help="how many runs are open at once")
     parser.add_argument("--image", default="djinn-agent:latest", help="the agents' image")
     parser.add_argument("--only", nargs="+", metavar="PIPELINE", help="only these pipelines, to narrow a finding down")
+    parser.add_argument("--kinds", nargs="+", metavar="KIND", choices=sorted(KINDS), help="only these kinds of faults")
+    parser.add_argument("--calmer", type=float, default=1.0, help="make each pause so many times longer")
     parser.add_argument("--shared-engine", action="store_true", help="leave engines alone and use the machine's")
     parser.add_argument("--plan", action="store_true", help="print the plan and do nothing")
     return parser.parse_args(arguments)
@@ -73,8 +75,8 @@ def _storm(options: argparse.Namespace, seed: int) -> int:
         stage.up()
         _say(f"the stack is up: {stage.home}")
         refused = install(stage, only=options.only)
-        storm = Storm(stage, seed=seed, length=_length(options), width=options.width, refused=refused, say=_say)
-        report = storm.blow()
+        settings = Settings(seed, _length(options), options.width, options.kinds, options.calmer)
+        report = Storm(stage, settings, refused=refused, say=_say).blow()
         _tell(report)
         has_failed = bool(report.violations)
     finally:
@@ -87,8 +89,7 @@ def _storm(options: argparse.Namespace, seed: int) -> int:
 
 
 def _tell(report: Report) -> None:
-    _say("")
-    _say(as_text(report.lines, skipped=report.skipped))
+    sys.stdout.write(f"\n{as_text(report.lines, skipped=report.skipped)}\n")
     for note in report.notes:
         _say(note)
     _say(f"{report.runs} runs, {report.steps} step runs, {report.seconds:.0f} s")
@@ -98,7 +99,7 @@ def _tell(report: Report) -> None:
 
 
 def _say(text: str) -> None:
-    sys.stdout.write(f"{time.strftime('%H:%M:%S')} {text}\n" if text and "\n" not in text else f"{text}\n")
+    sys.stdout.write(f"{time.strftime('%H:%M:%S')} {text}\n")
     sys.stdout.flush()
 
 

@@ -36,6 +36,8 @@ class Stage(Watched):
         self.proxy = Proxy(directory=self.home / "p", upstream=self.installation.postgres_sockets)
         self._environment["DATABASE_URL"] = self.proxy.url("djinn")
         self._servers = Supervisor(directory=PROJECT, logs=self.installation.logs)
+        self._fleet = Supervisor(directory=PROJECT, logs=self.installation.logs)
+        self._tended = [self._servers]
         self._is_closing = threading.Event()
         self._tender = threading.Thread(target=self._tend, name="tender", daemon=True)
         self._has_servers = self._has_disk = False
@@ -45,23 +47,37 @@ class Stage(Watched):
 
     # --- its life -----------------------------------------------------------------------------------------------------
     def up(self) -> None:
-        """Start PostgreSQL, the proxy before it, and the stack; a second time, after a power cut, the stack alone."""
+        """Start PostgreSQL, the proxy before it, the stack, and a second worker of each kind.
+
+        A second time, after a power cut, the stack alone: everything else is tended here.
+        """
         if not self._has_servers:
             self._start_servers()
         super().up()
-        self._commands = {name: self._command_of(self.pid(name)) for name in ("control", "agents")}
+        if not self._commands:
+            self._commands = {name: self._command_of(self.pid(name)) for name in ("control", "agents")}
+            places = {"DJINN_BASE_URL": self.url, "REDIS_URL": self.installation.redis_url}
+            for name in self._commands:
+                self._fleet.start(Process(f"second-{name}", self._worker(name), {**self._environment, **places}))
+            self._tended.append(self._fleet)
 
     def close(self, *, keep: bool) -> None:
-        """Stop everything; `keep` leaves the home's files where they are."""
+        """Stop everything, workers first; `keep` leaves the home's files where they are."""
+        self._is_closing.set()
+        if self._tender.is_alive():
+            self._tender.join(10)
         for worker in self._extra:
             worker.kill()
             worker.wait(20)
+        self._fleet.stop()
         self._is_over.set()
         try:
             if self.process is not None and self.process.poll() is None:
                 self.down()
         finally:
-            self._stop_servers()
+            if self._has_servers:
+                self.proxy.stop()
+                self._servers.stop()
             if keep:
                 for container in self.containers():
                     self.docker("rm", "-f", container)
@@ -84,16 +100,10 @@ class Stage(Watched):
         self.proxy.start()
         self._tender.start()
 
-    def _stop_servers(self) -> None:
-        if self._has_servers:
-            self.proxy.stop()
-            self._is_closing.set()
-            self._tender.join(10)
-            self._servers.stop()
-
     def _tend(self) -> None:
         while not self._is_closing.wait(TEND_SECONDS):
-            self._servers.tend()
+            for supervisor in self._tended:
+                supervisor.tend()
 
     # --- its disk -----------------------------------------------------------------------------------------------------
     def _mount(self) -> None:
@@ -118,13 +128,16 @@ class Stage(Watched):
     def _command_of(self, pid: int) -> list[str]:
         return (Path("/proc") / str(pid) / "cmdline").read_bytes().decode().rstrip("\0").split("\0")
 
+    def _worker(self, name: str) -> tuple[str, ...]:
+        """The command of one more worker of that kind, with a name of its own."""
+        own = f"{name}-{next(self._numbers)}@%h"
+        return tuple(own if part == f"{name}@%h" else part for part in self._commands[name])
+
     def start_worker(self, name: str, environment: dict[str, str]) -> subprocess.Popen[bytes]:
         """One more `control` or `agents` worker beside the stack's own, with more in its environment."""
-        number = next(self._numbers)
-        command = [f"extra{number}@%h" if part == f"{name}@%h" else part for part in self._commands[name]]
         with (self.installation.logs / "extra.log").open("ab") as file:
             worker = subprocess.Popen(
-                command, cwd=PROJECT, env={**self._environment, "DJINN_BASE_URL": self.url, **environment},
+                self._worker(name), cwd=PROJECT, env={**self._environment, "DJINN_BASE_URL": self.url, **environment},
                 stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True,
             )  # fmt: skip
         self._extra.append(worker)

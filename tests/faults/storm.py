@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 import itertools
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -66,13 +66,25 @@ def skipped_kinds(*, has_engine: bool) -> dict[str, str]:
     return {name: why[kind.needs] for name, kind in KINDS.items() if kind.needs in why}
 
 
-class Storm:
-    """One storm over one stage, which is up."""
+@dataclass(frozen=True)
+class Settings:
+    """What a storm is like: the plan's seed, its length, and how many runs it keeps open.
 
-    def __init__(
-        self, stage: Stage, *, seed: int, length: Length, width: int, refused: Mapping[str, str], say: Say
-    ) -> None:
-        self._stage, self._length, self._say = stage, length, say
+    `kinds` None is every kind that can be done here; `calmer` makes each pause so many times longer.
+    """
+
+    seed: int
+    length: Length
+    width: int = 4
+    kinds: Collection[str] | None = None
+    calmer: float = 1.0
+
+
+class Storm:
+    """One storm over one stage, which is up and has its pipelines, but for those that the product has refused."""
+
+    def __init__(self, stage: Stage, settings: Settings, *, refused: Mapping[str, str], say: Say) -> None:
+        self._stage, self._settings, self._say = stage, settings, say
         self._later: list[tuple[float, int, Callable[[], object]]] = []
         self._order = itertools.count()
         self._hurts: list[tuple[str, float, Hurt, frozenset[int]]] = []
@@ -82,9 +94,10 @@ class Storm:
         self.skipped = skipped_kinds(has_engine=stage.engine is not None)
         if HUNGRY in refused:
             self.skipped["container_out_of_memory"] = "its pipeline is refused"
-        self._load = Load(stage, names=pipelines(seed, names), width=width)
-        self._plan = faults(seed, kinds=[kind for kind in KINDS if kind not in self.skipped])
-        self._levers = Levers(stage, later=self._do_later, start=self._load.want, seed=seed)
+        self.kinds = [kind for kind in settings.kinds or KINDS if kind not in self.skipped]
+        self._load = Load(stage, names=pipelines(settings.seed, names), width=settings.width)
+        self._plan = faults(settings.seed, kinds=self.kinds)
+        self._levers = Levers(stage, later=self._do_later, start=self._load.want, seed=settings.seed)
 
     def blow(self) -> Report:
         """The whole storm, its quiet period and its checks."""
@@ -94,16 +107,16 @@ class Storm:
         for fault in self._plan:
             if self._is_long_enough():
                 break
-            self._wait(fault.after)
+            self._wait(fault.after * self._settings.calmer)
             self._inject(fault)
         self._calm()
         return self._report()
 
     # --- the loop -----------------------------------------------------------------------------------------------------
     def _is_long_enough(self) -> bool:
-        seconds = time.monotonic() - self._began
-        steps = self._count("runs_steprun") if self._length.steps else 0
-        return self._length.is_reached(injected=len(self._hurts), steps=steps, seconds=seconds)
+        seconds, length = time.monotonic() - self._began, self._settings.length
+        steps = self._count("runs_steprun") if length.steps else 0
+        return length.is_reached(injected=len(self._hurts), steps=steps, seconds=seconds)
 
     def _inject(self, fault: Fault) -> None:
         open_runs, at = self._open_runs(), time.time()
@@ -168,12 +181,9 @@ class Storm:
         violations += [*self._wrong_intents(numbers), *self._wrong_outcomes()]
         lost = self._stage.proxy.lost
         self._notes.append(f"answers really lost: {lost['commit']} of COMMIT, {lost['write']} of single writes")
-        lines = rows(self._used_kinds(), self._injections(), self._events(), self._attributed(violations))
+        lines = rows(self.kinds, self._injections(), self._events(), self._attributed(violations))
         seconds = time.monotonic() - self._began
         return Report(lines, violations, self.skipped, len(numbers), self._count("runs_steprun"), seconds, self._notes)
-
-    def _used_kinds(self) -> list[str]:
-        return [kind for kind in KINDS if kind not in self.skipped]
 
     def _injections(self) -> list[Injection]:
         started = {number: run for number, (_, run) in self._load.runs.items()}
