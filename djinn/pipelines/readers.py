@@ -128,8 +128,15 @@ def _text(node: Node) -> str:
     raise Wrong(f"must be text, not {what(node)}")
 
 
+def _word(node: Node) -> str:
+    """Text that is no `true` or `false`."""
+    if isinstance(node, Scalar) and isinstance(node.value, bool):
+        raise Wrong(f"must be text, not {what(node)}; put it in quotes")
+    return _text(node)
+
+
 def _identifier(node: Node) -> str:
-    return _matching(_text(node), _IDENTIFIER, "an id is a letter, then up to 63 letters, digits, _ or -")
+    return _matching(_word(node), _IDENTIFIER, "an id is a letter, then up to 63 letters, digits, _ or -")
 
 
 def _name(node: Node) -> str:
@@ -140,7 +147,7 @@ def _name(node: Node) -> str:
 
 
 def _person(node: Node) -> str:
-    return _matching(_text(node), _PERSON, "a person is a role (operator, admin) or somebody's user name")
+    return _matching(_word(node), _PERSON, "a person is a role (operator, admin) or somebody's user name")
 
 
 def _boolean(node: Node) -> bool:
@@ -150,7 +157,7 @@ def _boolean(node: Node) -> bool:
 
 
 def _glob(node: Node) -> str:
-    found = _text(node)
+    found = _word(node)
     problem = _glob_problem(found)
     if problem:
         raise Wrong(f"{quoted(found)}: a pattern of files {problem}")
@@ -185,7 +192,7 @@ person = Reader(_person, {"type": ["string", "number"], "pattern": f"^{_PERSON.p
 """A role or a person's user name."""
 boolean = Reader(_boolean, {"type": "boolean"})
 """`true` or `false`."""
-glob = Reader(_glob, {"type": "string", "minLength": 1, "maxLength": MAX_GLOB, "pattern": r"^[^/\\]"})
+glob = Reader(_glob, {"type": ["string", "number"], "minLength": 1, "maxLength": MAX_GLOB, "pattern": r"^[^/\\]"})
 """A pattern of files below the workspace: `dist/*.whl`, `**/report.json`."""
 retryable = Reader(_retryable, {"enum": [*sorted(RETRYABLE_REASONS)]})
 """A reason of failure that another try may mend."""

@@ -27,6 +27,8 @@ def refused(inputs: str, given: dict[str, JSON]) -> dict[str, str]:
         *[("number", "1.5", 1.5), ("number", "2", 2), ("number", 2, 2), ("number", "1e3", 1000.0)],
         *[("boolean", "true", True), ("boolean", "FALSE", False), ("boolean", True, True)],
         *[("string", "3", "3"), ("text", " a\nb ", " a\nb "), ("string", "", "")],
+        *[("list", [1, "a"], [1, "a"]), ("list", '[1, {"a": null}]', [1, {"a": None}]), ("list", [], [])],
+        *[("json", {"a": [1.5]}, {"a": [1.5]}), ("json", '{"a": 1}', {"a": 1}), ("json", "3", 3), ("json", True, True)],
     ],
 )
 def test_a_value_is_taken_in_the_declared_type(kind: str, given: JSON, value: JSON) -> None:
@@ -55,6 +57,19 @@ def test_a_value_is_taken_in_the_declared_type(kind: str, given: JSON, value: JS
         ("text", "a\x00", "holds a NUL character"),
         ("text", "\ud800", "holds a NUL character or half of a surrogate pair"),
         ("text", "x" * 262_145, "is 262145 characters long"),
+        ("list", "a, b", "must be a list; the text 'a, b' is no JSON: Expecting value"),
+        ("list", '{"a": 1}', "must be a list, not a mapping"),
+        ("list", 3, "must be a list, not 3"),
+        ("list", [["x" * 200_000], ["y" * 200_000]], "is 400012 bytes long as JSON, at most 262144"),
+        ("list", [float("nan")], "is not a finite number"),
+        ("list", "[NaN]", "is not a finite number"),
+        ("list", [{"a\x00": 1}], "holds a NUL character"),
+        ("list", '["\\ud800"]', "holds a NUL character or half of a surrogate pair"),
+        ("json", "plain text", "must be JSON; the text 'plain text' is no JSON"),
+        ("json", "[" * 100_000, "must be JSON; the text "),
+        ("json", "[" * 60 + "]" * 60, "is nested deeper than 50 levels"),
+        ("json", {"a": 10**30}, "is too large a number"),
+        ("json", "1" * 5000, "must be JSON; the text "),
     ],
 )
 def test_a_value_of_the_wrong_type_is_refused(kind: str, given: JSON, message: str) -> None:

@@ -8,6 +8,7 @@ from djinn.pipelines.checks.context import Checking
 from djinn.pipelines.checks.scope import Scope, scope_of, scope_of_document
 from djinn.pipelines.checks.texts import Text, Use, texts_of, texts_of_document
 from djinn.pipelines.document import Scalar
+from djinn.pipelines.errors import TemplateInvalid
 from djinn.pipelines.expression import study_expression
 from djinn.pipelines.report import Report
 from djinn.pipelines.template import Study, study
@@ -55,7 +56,7 @@ class _Names:
         text = self.text.node.text
         if self.text.use is Use.NAME:
             return Study(paths=frozenset({(text,)}))
-        return study_expression(text) if self.text.use is Use.EXPRESSION else study(text)
+        return _study_expression(text) if self.text.use is Use.EXPRESSION else study(text)
 
     def _check_path(self, path: tuple[str, ...]) -> None:
         name = path[0]
@@ -98,6 +99,14 @@ class _Names:
     def _report(self, message: str, line: int, *, is_error: bool = False) -> None:
         say = self.report.error if is_error else self.report.warn
         say(_file_line(self.text.node, line), message, step=self.step, key=self.text.key)
+
+
+def _study_expression(text: str) -> Study:
+    if not text.strip():
+        return Study((TemplateInvalid("an expression is missing"),))
+    if text.lstrip().startswith("{{"):
+        return Study((TemplateInvalid("an expression is written without {{ }}"),))
+    return study_expression(text)
 
 
 def _longest(paths: Iterable[tuple[str, ...]]) -> set[tuple[str, ...]]:
