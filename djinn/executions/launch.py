@@ -39,11 +39,8 @@ def launch(execution: Execution, lease: Lease, runner: Runner) -> ContainerState
     name is taken once, and the guard in the directory makes a second start do nothing. Raises `RunnerError`,
     `WorkspaceError` and `Fenced`.
     """
-    state = runner.inspect(execution.key)
-    directory = execution_directory(execution)
-    has_begun = (directory / GUARD_NAME).exists()
-    if has_begun or state.phase in {Phase.RUNNING, Phase.EXITED}:
-        return state
+    if has_begun(execution, runner):
+        return runner.inspect(execution.key)
     image_id = execution.image_id or runner.resolve_image(execution.image)
     lease.check()
     lease.write(image_id=image_id, runner=runner.name)
@@ -54,7 +51,7 @@ def launch(execution: Execution, lease: Lease, runner: Runner) -> ContainerState
     spec = specification(execution)
     lease.check()
     try:
-        _write_brief(execution, directory, runner.paths(spec), owner=runner.owner())
+        _write_brief(execution, execution_directory(execution), runner.paths(spec), owner=runner.owner())
     except OSError as exc:
         reason = "disk" if exc.errno in {errno.ENOSPC, errno.EDQUOT} else "error"
         raise WorkspaceError(f"the execution's directory: {exc}", permanent=True, reason=reason) from exc
@@ -63,6 +60,12 @@ def launch(execution: Execution, lease: Lease, runner: Runner) -> ContainerState
     runner.start(spec)
     fault("container.started")
     return runner.inspect(execution.key)
+
+
+def has_begun(execution: Execution, runner: Runner) -> bool:
+    """Whether anybody has ever started its container; raises `RunnerError` when that cannot be known."""
+    guard = execution_directory(execution) / GUARD_NAME
+    return guard.exists() or runner.inspect(execution.key).phase in {Phase.RUNNING, Phase.EXITED}
 
 
 def specification(execution: Execution) -> ContainerSpec:

@@ -13,7 +13,7 @@ from djinn.core.database import released
 from djinn.core.faults import fault
 from djinn.events.log import NewEvent, append
 from djinn.executions.conclude import conclude
-from djinn.executions.launch import launch
+from djinn.executions.launch import has_begun, launch
 from djinn.executions.lease import Fenced, Lease, keeper, seconds_since_start
 from djinn.executions.models import Execution
 from djinn.executions.places import workspace_of
@@ -97,7 +97,7 @@ class _Supervision:
 
     def _start(self) -> None:
         """Launch, unless a stop was asked for before anything began; wait for an engine that is away."""
-        if self.stop_reason and not self.execution.image_id:
+        if self.stop_reason and not (self.execution.image_id and has_begun(self.execution, self.runner)):
             return
         give_up = time.monotonic() + ENGINE_PATIENCE_SECONDS
         while True:
