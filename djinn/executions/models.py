@@ -42,6 +42,8 @@ class Execution(models.Model):
     """Name of the directory whose snapshots this one begins with; empty for none."""
     bases = models.JSONField(default=list)
     """Snapshots that are merged into what it begins with; none is what the workspace was at first."""
+    budgets = models.JSONField(default=list)
+    """Scopes of the budgets that its model calls count in, as far as there are any."""
     artifacts = models.JSONField(default=list)
     """Globs of the files that are kept when it has succeeded."""
     source = models.JSONField(default=dict)

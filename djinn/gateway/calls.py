@@ -13,6 +13,7 @@ from channels.db import database_sync_to_async
 from djinn.core.faults import fault
 from djinn.executions.models import Execution
 from djinn.providers.base import Body, CallContext, Provider, ProviderError
+from djinn.providers.budgets import BudgetExceeded
 from djinn.providers.catalogue import ModelName
 from djinn.providers.models import ModelCall
 from djinn.providers.services import close_call, open_call
@@ -23,13 +24,21 @@ log = structlog.get_logger(__name__)
 
 def context_of(execution: Execution) -> CallContext:
     """Who asks."""
-    return CallContext(execution=execution.pk, agent=execution.agent, step=execution.step, visit=execution.visit)
+    return CallContext(
+        execution.pk, execution.agent, execution.step, execution.visit, tuple(map(str, execution.budgets))
+    )
 
 
 async def metered(provider: Provider, name: ModelName, body: Body, context: CallContext) -> AsyncGenerator[Body]:
     """The provider's chunks; the call's row is completed however the iteration ends. Raises `ProviderError`."""
     fault("gateway.before_open_call")
-    call = await database_sync_to_async(open_call)(name=name, context=context)
+    try:
+        call, held = await database_sync_to_async(open_call)(name=name, context=context, body=body)
+    except BudgetExceeded as exc:
+        raise ProviderError(str(exc), permanent=True, status=402) from exc
+    if held.output_tokens is not None:
+        key = "max_completion_tokens" if "max_completion_tokens" in body else "max_tokens"
+        body = {**body, key: held.output_tokens}
     fault("gateway.after_open_call")
     began, first, usage = time.monotonic(), None, None
     status, error = ModelCall.Status.ABANDONED, ""

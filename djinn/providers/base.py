@@ -24,6 +24,8 @@ class CallContext:
     agent: str
     step: str
     visit: int
+    budgets: tuple[str, ...] = ()
+    """Scopes of the budgets that the call counts in, as far as there are any."""
 
 
 class Provider(Protocol):

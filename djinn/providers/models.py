@@ -29,12 +29,48 @@ class ModelCall(models.Model):
     cached_tokens = models.PositiveIntegerField(null=True)
     cost_usd = models.DecimalField(max_digits=14, decimal_places=6, null=True)
     """US dollars. NULL when the price or the usage is unknown, never 0 for that."""
+    budgets = models.JSONField(default=list)
+    """Scopes of the budgets that it is held in."""
+    held_usd = models.DecimalField(max_digits=14, decimal_places=6, default=0)
+    """What was held back for it before it was sent, at the most that it could cost."""
+    held_tokens = models.BigIntegerField(default=0)
     started_at = models.DateTimeField(db_default=Now())
     seconds = models.FloatField(null=True)
     first_token_seconds = models.FloatField(null=True)
 
     class Meta:
         ordering = ["-pk"]
+        indexes = [models.Index(fields=["execution"], condition=models.Q(status="open"), name="model_call_open")]
 
     def __str__(self) -> str:
         return f"call {self.pk}: {self.provider}/{self.model} {self.status}"
+
+
+class Budget(models.Model):
+    """What may be spent in one scope, what was, and what is held back for calls that are under way."""
+
+    scope = models.CharField(max_length=100, unique=True)
+    """`run-7`."""
+    limit_usd = models.DecimalField(max_digits=14, decimal_places=6, null=True)
+    limit_tokens = models.BigIntegerField(null=True)
+    held_usd = models.DecimalField(max_digits=14, decimal_places=6, default=0)
+    held_tokens = models.BigIntegerField(default=0)
+    used_usd = models.DecimalField(max_digits=14, decimal_places=6, default=0)
+    used_tokens = models.BigIntegerField(default=0)
+
+    class Meta:
+        constraints = [
+            models.CheckConstraint(
+                condition=models.Q(limit_usd=None)
+                | models.Q(limit_usd__gte=models.F("used_usd") + models.F("held_usd")),
+                name="budget_usd_is_kept",
+            ),
+            models.CheckConstraint(
+                condition=models.Q(limit_tokens=None)
+                | models.Q(limit_tokens__gte=models.F("used_tokens") + models.F("held_tokens")),
+                name="budget_tokens_are_kept",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"budget of {self.scope}"

@@ -2,19 +2,45 @@
 
 from __future__ import annotations
 
-from djinn.providers.base import CallContext
+from collections.abc import Collection
+
+from django.db import transaction
+
+from djinn.providers.base import Body, CallContext
+from djinn.providers.budgets import Held, give_back, hold
 from djinn.providers.catalogue import ModelName
 from djinn.providers.models import ModelCall
 from djinn.providers.usage import Usage, cost_usd
 
 
-def open_call(*, name: ModelName, context: CallContext) -> ModelCall:
-    """The row of a call that is about to be sent."""
-    return ModelCall.objects.create(
-        execution=context.execution, provider=name.provider, model=name.model, agent=context.agent
+@transaction.atomic
+def open_call(*, name: ModelName, context: CallContext, body: Body) -> tuple[ModelCall, Held]:
+    """The row of a call that is about to be sent, and what was held back for it; raises `BudgetExceeded`."""
+    held = hold(name, body, context.budgets)
+    call = ModelCall.objects.create(
+        execution=context.execution,
+        provider=name.provider,
+        model=name.model,
+        agent=context.agent,
+        budgets=list(held.scopes),
+        held_usd=held.usd,
+        held_tokens=held.tokens,
     )
+    return call, held
 
 
+def close_forsaken(executions: Collection[int]) -> int:
+    """Complete the calls of executions that have ended, which a gateway that died has left open; how many."""
+    calls = ModelCall.objects.filter(execution__in=executions, status=ModelCall.Status.OPEN)
+    for call in calls:
+        error = "the gateway ended before the call did"
+        close_call(
+            call=call, status=ModelCall.Status.ABANDONED, usage=None, seconds=0, first_token_seconds=None, error=error
+        )
+    return len(calls)
+
+
+@transaction.atomic
 def close_call(
     *,
     call: ModelCall,
@@ -24,7 +50,10 @@ def close_call(
     first_token_seconds: float | None,
     error: str = "",
 ) -> ModelCall:
-    """Complete the row. Without a usage, tokens and cost stay NULL: unknown is not nothing."""
+    """Complete the row and book it in its budgets, once. Without a usage, tokens and cost stay NULL."""
+    locked = ModelCall.objects.select_for_update().get(pk=call.pk)
+    if locked.status != ModelCall.Status.OPEN:
+        return locked
     call.status, call.error = status, error[:2000]
     call.seconds, call.first_token_seconds = seconds, first_token_seconds
     if usage is not None:
@@ -36,4 +65,5 @@ def close_call(
             "input_tokens", "output_tokens", "cached_tokens", "cost_usd",
         ]
     )  # fmt: skip
+    give_back(call, usage)
     return call

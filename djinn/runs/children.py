@@ -12,6 +12,7 @@ from djinn.pipelines.inputs import resolve_inputs
 from djinn.pipelines.schema import JSON, Step, to_snapshot
 from djinn.pipelines.template import render
 from djinn.runs import admission, catalogue
+from djinn.runs.budgets import open_run_budget
 from djinn.runs.dispatch import ring_advance
 from djinn.runs.models import Run, StepRun
 from djinn.runs.states import RUN_OPEN
@@ -46,6 +47,7 @@ def start_child(step_run: StepRun, step: Step, names: dict[str, Any]) -> Run:
         group=group,
         group_limit=limit,
     )
+    open_run_budget(child, loaded.pipeline)
     open_stream(child.stream)
     append(
         child.stream, [NewEvent("run_queued", {"pipeline": child.pipeline, "by": f"run {parent.pk}, step {step.id}"})]

@@ -24,6 +24,7 @@ from djinn.pipelines.schema import Step, from_snapshot
 from djinn.pipelines.structured import outputs_from
 from djinn.runs import approvals
 from djinn.runs.advance import advance
+from djinn.runs.budgets import OutOfTime
 from djinn.runs.children import is_paused, lineage, start_child
 from djinn.runs.dispatch import ring_execute
 from djinn.runs.models import Run, StepRun
@@ -69,8 +70,10 @@ def prepare_step(step_run_id: int) -> None:
             if _is_due(locked):
                 _begin_without_container(turn, locked, step)
         _set_going(turn)
+    except OutOfTime as exc:
+        _fail_unstarted(step_run, Reason.BUDGET, str(exc))
     except (DjinnError, LookupError, ValueError) as exc:
-        _fail_unstarted(step_run, str(exc))
+        _fail_unstarted(step_run, Reason.INPUT, str(exc))
 
 
 def execute_step(step_run_id: int) -> None:
@@ -169,12 +172,12 @@ def _begin_without_container(turn: Turn, step_run: StepRun, step: Step) -> None:
     advance(turn)
 
 
-def _fail_unstarted(step_run: StepRun, message: str) -> None:
+def _fail_unstarted(step_run: StepRun, reason: Reason, message: str) -> None:
     with turn_of(step_run.run_id) as turn:
         if turn is None:
             return
         locked = StepRun.objects.select_for_update(of=("self",)).get(pk=step_run.pk)
-        turn.end_step(locked, StepStatus.FAILED, reason=Reason.INPUT, message=message)
+        turn.end_step(locked, StepStatus.FAILED, reason=reason, message=message)
         advance(turn)
     _set_going(turn)
 

@@ -17,7 +17,9 @@ from djinn.pipelines.errors import TemplateInvalid
 from djinn.pipelines.names import names_for
 from djinn.pipelines.schema import Pipeline, from_snapshot
 from djinn.pipelines.template import render
+from djinn.runs.budgets import seconds_left
 from djinn.runs.catalogue import model_of
+from djinn.runs.children import lineage
 from djinn.runs.files import place_of
 from djinn.runs.models import Note, StepRun
 from djinn.runs.notes import notes_for
@@ -87,7 +89,7 @@ class _Maker:
             "image": step.image or settings.DEFAULT_IMAGE,
             "network": step.network,
             "resources": resources,
-            "timeout_seconds": step.timeout_seconds,
+            "timeout_seconds": min(step.timeout_seconds, seconds_left(self.run) or step.timeout_seconds),
             "workspace": place.workspace,
             "lane": place.lane,
             "forked_from": place.forked_from,
@@ -95,6 +97,7 @@ class _Maker:
             "host": place.host,
             "source": _source(self.pipeline, self.names),
             "artifacts": list(step.artifacts),
+            "budgets": [above.stream for above in lineage(self.run)],
         }
 
     def _agent_columns(self, notes: list[Note]) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from djinn.executions.services import give_up
 from djinn.executions.states import FINAL
 from djinn.runs.admission import first_ones
 from djinn.runs.approvals import expire_due, ring_decided
+from djinn.runs.budgets import close_forsaken_calls
 from djinn.runs.dispatch import agents_queue, is_crowded, ring_advance, ring_execute, ring_settle, ring_step
 from djinn.runs.models import Run, StepRun
 from djinn.runs.states import RUN_FINAL, RUN_OPEN, STEP_FINAL, STEP_OPEN, RunStatus, StepStatus
@@ -45,6 +46,7 @@ def sweep() -> int:
         _give_up_forsaken()
         fault("sweep.before_ring")
         expire_due()
+        close_forsaken_calls()
         rung = _ring_runs() + _ring_queued() + _ring_unattended() + _ring_ended() + ring_decided()
         fault("sweep.before_commit")
     if rung:
