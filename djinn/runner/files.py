@@ -6,8 +6,12 @@ import json
 import os
 import shutil
 import stat
-from collections.abc import Callable
+import uuid
+from contextlib import suppress
 from pathlib import Path
+
+MOST_LEVELS = 100
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def write_json(path: Path, value: object) -> None:
@@ -53,20 +57,76 @@ def _unfinished(directory: str, names: list[str]) -> list[str]:
 
 
 def remove_tree(path: Path) -> None:
-    """Remove the directory with all below it, also what its owner made read-only; absent is no error."""
-    if path.is_dir():
-        shutil.rmtree(path, onerror=_open_and_retry)
+    """Remove the directory with all below it, however deep, also what its owner made read-only; absent is no error.
 
-
-def _open_and_retry(function: Callable[..., object], name: str, info: object) -> None:
-    """Some tools make directories without the right to write (Go's module cache): give it back and try once more."""
-    path = Path(name)
-    if not os.path.lexists(name):
+    Some tools make directories without the right to write (Go's module cache), and hostile ones nest them by thousands.
+    """
+    try:
+        top = os.open(path, _DIRECTORY)
+    except (FileNotFoundError, NotADirectoryError):
         return
-    for directory in (path.parent, path):
-        if stat.S_ISDIR(os.lstat(directory).st_mode):
-            directory.chmod(stat.S_IRWXU)
-    if stat.S_ISDIR(os.lstat(name).st_mode):
-        shutil.rmtree(name)
+    except PermissionError:
+        path.chmod(stat.S_IRWXU)
+        top = os.open(path, _DIRECTORY)
+    try:
+        _empty(top)
+    finally:
+        os.close(top)
+    with suppress(FileNotFoundError):
+        path.rmdir()
+
+
+def _empty(top: int) -> None:
+    """Remove everything in the open directory; what is too deep to hold its way open is first moved up into it.
+
+    Another process may be removing the same.
+    """
+    levels = [_Level("", top)]
+    try:
+        while levels[0].names or len(levels) > 1:
+            with suppress(FileNotFoundError):
+                if levels[-1].names:
+                    _remove_name(levels)
+                else:
+                    _leave(levels)
+    finally:
+        for level in levels[1:]:
+            os.close(level.directory)
+
+
+def _remove_name(levels: list[_Level]) -> None:
+    """Take the last level's next name: a file goes, a directory becomes the next level."""
+    here, name = levels[-1].directory, levels[-1].names.pop()
+    if not stat.S_ISDIR(os.stat(name, dir_fd=here, follow_symlinks=False).st_mode):
+        os.unlink(name, dir_fd=here)
+    elif len(levels) < MOST_LEVELS:
+        levels.append(_Level(name, _open_directory(name, here)))
     else:
-        path.unlink()
+        moved = str(uuid.uuid4())
+        os.rename(name, moved, src_dir_fd=here, dst_dir_fd=levels[0].directory)
+        levels[0].names.append(moved)
+
+
+def _leave(levels: list[_Level]) -> None:
+    level = levels.pop()
+    os.close(level.directory)
+    os.rmdir(level.name, dir_fd=levels[-1].directory)
+
+
+class _Level:
+    """An open directory and the names in it that are still to be removed; its owner gets every right to it."""
+
+    def __init__(self, name: str, directory: int) -> None:
+        self.name = name
+        self.directory = directory
+        if os.fstat(directory).st_mode & stat.S_IRWXU != stat.S_IRWXU:
+            os.fchmod(directory, stat.S_IRWXU)
+        self.names = os.listdir(directory)
+
+
+def _open_directory(name: str, directory: int) -> int:
+    try:
+        return os.open(name, _DIRECTORY, dir_fd=directory)
+    except PermissionError:
+        os.chmod(name, stat.S_IRWXU, dir_fd=directory)
+        return os.open(name, _DIRECTORY, dir_fd=directory)

@@ -22,7 +22,7 @@ from djinn.runner.lock import LOCK_SECONDS, hold_lock
 from djinn.runner.merge import merge_snapshots
 from djinn.runner.snapshots import LAST, Snapshots
 from djinn.runner.source import Source, check_source, fetch
-from djinn.runner.walk import tree_bytes
+from djinn.runner.walk import DEEPEST, tree_bytes, walk
 
 UNFINISHED = "tree.unfinished"
 _FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -196,19 +196,15 @@ class Workspace:
         """Let the containers' user own the tree. Links are changed themselves, never what they point to.
 
         The objects that the repositories of all lanes share stay the host's: no agent can change another one's history.
+        What lies deeper than `DEEPEST` directories stays as it is.
         """
         if self._owner is None:
             return
         os.chown(self.tree, *self._owner)
-        for _, names, files, directory in os.fwalk(self.tree):
-            for name in (*names, *files):
-                self._give(name, directory)
-
-    def _give(self, name: str, directory: int) -> None:
-        found = os.stat(name, dir_fd=directory, follow_symlinks=False)
-        is_shared = stat.S_ISREG(found.st_mode) and found.st_nlink > 1
-        if not is_shared and (found.st_uid, found.st_gid) != self._owner:
-            os.chown(name, *cast(tuple[int, int], self._owner), dir_fd=directory, follow_symlinks=False)
+        for entry in walk(self.tree, lambda entry: len(entry.path) < DEEPEST):
+            is_shared = stat.S_ISREG(entry.status.st_mode) and entry.status.st_nlink > 1
+            if not is_shared and (entry.status.st_uid, entry.status.st_gid) != self._owner:
+                os.chown(entry.name, *self._owner, dir_fd=entry.directory, follow_symlinks=False)
 
 
 def _make_repository(tree: Path, lock: int) -> None:

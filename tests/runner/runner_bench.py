@@ -38,6 +38,17 @@ def wait_until(condition: Callable[[], bool], what: str) -> None:
         time.sleep(0.02)
 
 
+def nest(tree: Path, depth: int) -> None:
+    """Directories inside each other, made as an agent would: no path is longer than one name."""
+    here = os.open(tree, os.O_RDONLY)
+    for _ in range(depth):
+        os.mkdir("d", dir_fd=here)
+        inner = os.open("d", os.O_RDONLY, dir_fd=here)
+        os.close(here)
+        here = inner
+    os.close(here)
+
+
 @dataclass(frozen=True)
 class Bench:
     """A runner with a place where it can run scripts."""

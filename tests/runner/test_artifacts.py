@@ -8,6 +8,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from runner_bench import nest
 
 from djinn.runner.artifacts import CHUNK_BYTES, Artifact, check_glob, collect
 from djinn.runner.git import WorkspaceError
@@ -201,17 +202,6 @@ def test_what_a_killed_process_left_is_removed_later(tree: Path, store: Path) ->
             os.utime(store / name, (moment, moment))
     collect(tree, ["*"], store)
     assert [path.name for path in store.iterdir()] == [".unfinished-young"]
-
-
-def nest(tree: Path, depth: int) -> None:
-    """Directories inside each other, made as an agent would: no path is longer than one name."""
-    here = os.open(tree, os.O_RDONLY)
-    for _ in range(depth):
-        os.mkdir("d", dir_fd=here)
-        inner = os.open("d", os.O_RDONLY, dir_fd=here)
-        os.close(here)
-        here = inner
-    os.close(here)
 
 
 def test_a_tree_that_is_too_deep_names_the_pattern(tree: Path, store: Path) -> None:

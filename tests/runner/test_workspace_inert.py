@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from djinn.runner.git import WorkspaceError
 from djinn.runner.source import Source
 from djinn.runner.workspace import Workspace
 
@@ -160,6 +161,116 @@ def test_no_verb_of_a_workspace_sets_a_trap_off(trap: Trap, tmp_path: Path) -> N
     workspace.snapshot("again")
     found = [path for path in (canary, Path.cwd() / "canary", workspace.tree / "canary") if path.exists()]
     assert found == []
+
+
+LINES = "".join(f"{number}\n" for number in range(20))
+
+
+def head(root: Path, lane: str, base: str, change: Callable[[Path], object]) -> str:
+    """The snapshot of a parallel step that made this change."""
+    workspace = Workspace(root, owner=None, lane=lane)
+    workspace.restore(base)
+    change(workspace.tree)
+    return workspace.snapshot(lane, parent=base)
+
+
+def with_lines(root: Path, attributes: str = "") -> str:
+    """A run whose tree has a file of many lines, and these attributes from the start."""
+    workspace = Workspace(root, owner=None)
+    workspace.prepare(Source())
+    (workspace.tree / "tracked").mkdir()
+    (workspace.tree / "tracked" / "file").write_text(LINES)
+    (workspace.tree / ".gitattributes").write_text(attributes)
+    return workspace.snapshot("lines")
+
+
+def edit(old: str, new: str) -> Callable[[Path], object]:
+    return lambda tree: (tree / "tracked" / "file").write_text(LINES.replace(old, new, 1))
+
+
+@pytest.mark.parametrize("trap", TRAPS)
+def test_no_merge_sets_a_trap_off(trap: Trap, tmp_path: Path) -> None:
+    canary = tmp_path / "canary"
+    base = with_lines(tmp_path / "run", "* merge=trap\n")
+
+    def change_and_trap(tree: Path) -> None:
+        edit("0\n", "first\n")(tree)
+        trap(tree, f"touch {canary}")
+
+    one = head(tmp_path / "run", "one", base, change_and_trap)
+    two = head(tmp_path / "run", "two", base, edit("19\n", "last\n"))
+    canary.unlink(missing_ok=True)
+    joined = Workspace(tmp_path / "run", owner=None, lane="join")
+    joined.restore(joined.merge([one, two], "join"))
+    found = [path for path in (canary, Path.cwd() / "canary", joined.tree / "canary") if path.exists()]
+    assert found == []
+
+
+def test_the_merge_driver_does_go_off_for_an_ordinary_git(tmp_path: Path) -> None:
+    """The proof that the test above can fail."""
+    canary = tmp_path / "canary"
+    git(tmp_path, "init", "-q")
+    (tmp_path / "file").write_text(LINES)
+    (tmp_path / ".gitattributes").write_text("* merge=trap\n")
+    git(tmp_path, "add", ".")
+    git(tmp_path, "commit", "-qm", "x")
+    git(tmp_path, "branch", "other")
+    for text in ("first\n", "last\n"):
+        (tmp_path / "file").write_text(text + LINES if text == "first\n" else LINES + text)
+        git(tmp_path, "commit", "-qam", text)
+        git(tmp_path, "checkout", "-q", "other")
+    git(tmp_path, "config", "merge.trap.driver", f"touch {canary}")
+    git(tmp_path, "merge", "-q", "master" if (tmp_path / ".git/refs/heads/master").exists() else "main")
+    assert canary.exists()
+
+
+@pytest.mark.parametrize("attributes", ["* merge=union", "* merge=ours", "* merge=text conflict-marker-size=1"])
+def test_no_attribute_of_a_tree_settles_a_conflict(attributes: str, tmp_path: Path) -> None:
+    base = with_lines(tmp_path / "run", f"{attributes}\n")
+    heads = [head(tmp_path / "run", text, base, edit("7\n", f"{text}\n")) for text in ("one", "two")]
+    with pytest.raises(WorkspaceError) as caught:
+        Workspace(tmp_path / "run", owner=None).merge(heads, "join")
+    assert caught.value.files == ("tracked/file",)
+
+
+@pytest.mark.parametrize(
+    "attributes", ["* -merge", "* binary", "* merge=binary", "* merge=trap", "* filter=trap ident"]
+)
+def test_no_attribute_of_a_tree_prevents_a_merge(attributes: str, tmp_path: Path) -> None:
+    base = with_lines(tmp_path / "run", f"{attributes}\n")
+    one = head(tmp_path / "run", "one", base, edit("0\n", "first\n"))
+    two = head(tmp_path / "run", "two", base, edit("19\n", "last\n"))
+    joined = Workspace(tmp_path / "run", owner=None, lane="join")
+    joined.restore(joined.merge([one, two], "join"))
+    assert (joined.tree / "tracked" / "file").read_text().split()[::19] == ["first", "last"]
+
+
+def test_hostile_names_are_merged_like_any_other(tmp_path: Path) -> None:
+    names = [
+        "--help",
+        "-c",
+        "--output=x",
+        "$(touch canary)",
+        "a\nb",
+        "git~1",
+        "n\udcff",
+        "..x",
+        ".gitmodules",
+        ".GIT~1",
+    ]
+    base = with_lines(tmp_path / "run")
+
+    def write(tree: Path) -> None:
+        for name in names:
+            (tree / name).write_text("x")
+
+    heads = [
+        head(tmp_path / "run", "one", base, write),
+        head(tmp_path / "run", "two", base, edit("0\n", "first\n")),
+    ]
+    joined = Workspace(tmp_path / "run", owner=None, lane="join")
+    joined.restore(joined.merge(heads, "join"))
+    assert {path.name for path in joined.tree.iterdir()} >= set(names)
 
 
 @pytest.mark.parametrize("verb", [["status"], ["add", "."]])
