@@ -36,7 +36,7 @@ def linear() -> str:
     """Three steps in a row, each of which adds to the workspace and to a number."""
     steps = [step(name, then=f"{trail(name)}\necho N={number} >> $DJINN_OUTPUT", outputs=["N"], **PACE)
              for number, name in enumerate(("ONE", "TWO"), 1)]  # fmt: skip
-    last = step("LAST", then='[ "{{ N }}" = 2 ] || exit 1\n' + check("ONE", "TWO"), **PACE)
+    last = step("LAST", then="[ {{ N | quote }} = 2 ] || exit 1\n" + check("ONE", "TWO"), **PACE)
     return pipeline(*steps, last, name="Linear")
 
 
@@ -44,9 +44,9 @@ def looping() -> str:
     """A loop over a list with a chain for each item, and a step behind the last one."""
     plan = step("PLAN", then="echo 'ITEMS=[\"a\", \"b\", \"c\"]' >> $DJINN_OUTPUT", outputs=["ITEMS"],
                 onComplete="EACH", **PACE)  # fmt: skip
-    each = step("EACH", then="echo {{ current_item }} >> trail",
+    each = step("EACH", then="echo {{ current_item | quote }} >> trail",
                 loop={"over": "ITEMS", "onEachComplete": "CHECK", "onAllComplete": "END"}, **PACE)  # fmt: skip
-    verdict = 'tail -n 1 trail | grep -qx "{{ current_item }}" || exit 1\necho V=next >> $DJINN_OUTPUT'
+    verdict = "tail -n 1 trail | grep -qx {{ current_item | quote }} || exit 1\necho V=next >> $DJINN_OUTPUT"
     look = step("CHECK", then=verdict, outputs=["V"], onResult={"next": {"continueLoop": True}}, **PACE)
     return pipeline(plan, each, look, step("END", then=check("a", "b", "c"), **PACE), name="Looping")
 
@@ -54,7 +54,7 @@ def looping() -> str:
 def parallel() -> str:
     """A fan over a list beside two branches, joined by one step that finds the files of all."""
     begin = step("BEGIN", then=trail("BEGIN"), **PACE)
-    fan = step("FAN", then="echo {{ current_item }} > fan-{{ current_item }}", needs=["BEGIN"],
+    fan = step("FAN", then="echo {{ current_item | quote }} > fan-{{ current_item | quote }}", needs=["BEGIN"],
                foreach={"over": "[1, 2, 3]", "parallel": 2}, **PACE)  # fmt: skip
     left = step("LEFT", then="echo left > left", needs=["BEGIN"], **PACE)
     right = step("RIGHT", then="echo right > right", needs=["BEGIN"], **PACE)

@@ -16,7 +16,7 @@ from django.utils.crypto import salted_hmac
 
 from djinn.core.installation.paths import PROJECT
 from djinn.runner.base import Phase
-from tests.faults.harness import CANARY
+from tests.faults.harness import CANARY, Watched
 from tests.faults.seen import FINAL_EXECUTIONS, FINAL_RUNS, Seen, Violation
 from tests.stack.live import wait_for
 
@@ -132,7 +132,17 @@ def _texts(seen: Seen) -> Iterator[tuple[str, bytes]]:
     for number in seen.executions:
         yield f"journal of execution {number}", seen.journal(number)
     for name in live.containers() if live.runner == "docker" else ():
-        yield f"container {name}", live.docker("inspect", name).encode()
+        yield f"container {name}", _inspected(live, name)
+
+
+def _inspected(live: Watched, name: str) -> bytes:
+    """What the engine tells of a container; nothing of one that was collected this very moment."""
+    try:
+        return live.docker("inspect", name).encode()
+    except subprocess.CalledProcessError:
+        if name in live.containers():
+            raise
+        return b""
 
 
 def _tables(database_url: str) -> Iterator[tuple[str, bytes]]:

@@ -91,10 +91,11 @@ class Storm:
         self._began = time.monotonic()
         names = [path.stem for path in stage.pipelines.glob("storm-*.yaml")]
         self._notes = [f"not run: pipeline {name}: {why.splitlines()[0]}" for name, why in sorted(refused.items())]
-        self.skipped = skipped_kinds(has_engine=stage.engine is not None)
+        wanted, skipped = settings.kinds or KINDS, skipped_kinds(has_engine=stage.engine is not None)
         if HUNGRY in refused:
-            self.skipped["container_out_of_memory"] = "its pipeline is refused"
-        self.kinds = [kind for kind in settings.kinds or KINDS if kind not in self.skipped]
+            skipped["container_out_of_memory"] = "its pipeline is refused"
+        self.skipped = {kind: why for kind, why in skipped.items() if kind in wanted}
+        self.kinds = [kind for kind in wanted if kind not in skipped]
         self._load = Load(stage, names=pipelines(settings.seed, names), width=settings.width)
         self._plan = faults(settings.seed, kinds=self.kinds)
         self._levers = Levers(stage, later=self._do_later, start=self._load.want, seed=settings.seed)
