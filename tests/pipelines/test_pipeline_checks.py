@@ -123,7 +123,7 @@ def test_what_an_action_does_not_want_counts_as_absent(action: str) -> None:
                 "id: B, run: ls, onComplete: C",
                 "id: C, run: ls, onComplete: B",
             ),
-            "p.yaml:3: step A: key loop.onEachComplete: the steps for an item (B, C) never come back: one of them needs",
+            "p.yaml:3: step A: key loop.onEachComplete: the steps for an item (B, C) never come back: one of them",
         ),
         (
             steps(
@@ -325,6 +325,14 @@ def test_an_item_and_its_index_are_there_for_every_step_of_a_loop() -> None:
     text = steps(
         "id: A, run: a, outputs: [xs], loop: {over: xs, onEachComplete: B}",
         "id: B, agent: writer, input: '{{ current_item }} {{ current_index }} {{ completed_items }}', onComplete: A",
+    )
+    assert warnings(text) == []
+
+
+def test_one_step_may_follow_each_item_and_the_whole_loop() -> None:
+    text = steps(
+        "id: A, run: a, outputs: [xs], loop: {over: xs, onEachComplete: B, onAllComplete: B}",
+        "id: B, run: b, outputs: [v], onResult: {more: {continueLoop: true}}",
     )
     assert warnings(text) == []
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -67,7 +68,7 @@ def test_each_pipeline_of_a_circle_is_a_problem(tmp_path: Path) -> None:
 
 def test_pipelines_use_each_other_five_levels_deep(tmp_path: Path) -> None:
     names = "abcdefg"
-    chain = {name: user(used) for name, used in zip(names, names[1:], strict=False)}
+    chain = {name: user(used) for name, used in pairwise(names)}
     folder(tmp_path, **chain, g="steps: [{id: A, run: ls}]")
     message = "a.yaml:3: step U: key uses: pipelines may use each other 5 levels deep; 'b' uses too many"
     assert problems(tmp_path) == {"a.yaml": [message]}

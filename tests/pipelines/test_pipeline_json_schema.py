@@ -15,7 +15,6 @@ from djinn.pipelines.loader import load_text
 from djinn.pipelines.readers import ALIASES, data
 from djinn.pipelines.report import Report
 from djinn.pipelines.schema import JSON
-
 from tests.pipelines.test_pipeline_language import GRAPH, LOOP
 from tests.pipelines.test_pipeline_loader import FULL
 

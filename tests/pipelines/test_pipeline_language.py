@@ -6,6 +6,7 @@ import pytest
 
 from djinn.pipelines.loader import Loaded, load_text
 from djinn.pipelines.schema import (
+    JSON,
     Approve,
     Budget,
     Concurrency,
@@ -146,7 +147,7 @@ def test_the_items_of_a_foreach_can_be_a_list_in_the_file() -> None:
 
 def test_an_output_schema_has_a_name_and_gives_its_properties_as_outputs() -> None:
     step = pipeline(GRAPH).step("FIND")
-    schema = {"type": "object", "properties": {"files": {"type": "array"}}}
+    schema: dict[str, JSON] = {"type": "object", "properties": {"files": {"type": "array"}}}
     assert (step.output_schema, step.outputs) == (OutputSchema("found", schema, strict=False), ("files",))
 
 

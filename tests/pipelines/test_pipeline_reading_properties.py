@@ -1,10 +1,11 @@
-"""Whatever stands in a file, loading it gives a pipeline that the flow can begin, or `PipelineInvalid`, and nothing else."""
+"""Whatever stands in a file, loading gives a pipeline that the flow can begin, or `PipelineInvalid`; nothing else."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import cast
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -19,6 +20,11 @@ from djinn.pipelines.schema import JSON, from_snapshot, to_snapshot
 IDS = ("A", "B", "C", "D")
 NAMES = ("x", "y", "xs")
 VALIDATOR = Draft202012Validator(json_schema())
+
+
+def as_json(value: object) -> JSON:
+    return cast("JSON", value)
+
 
 ids = st.sampled_from(IDS)
 expressions = st.sampled_from(
@@ -36,23 +42,25 @@ actions: st.SearchStrategy[JSON] = st.fixed_dictionaries(
         "continueLoop": st.booleans(),
         "notify": st.fixed_dictionaries({"agent": st.just("b"), "message": templates}),
     },
-).map(dict)
+).map(as_json)
 plausible: dict[str, st.SearchStrategy[JSON]] = {
-    "outputs": st.lists(st.sampled_from(NAMES), unique=True).map(list),
+    "outputs": st.lists(st.sampled_from(NAMES), unique=True).map(as_json),
     "input": templates,
     "onComplete": ids,
-    "onResult": st.dictionaries(st.sampled_from(["ok", "OK", "approved"]), actions | st.none(), max_size=3).map(dict),
-    "loop": st.fixed_dictionaries({"over": expressions}, optional={"onEachComplete": ids, "onAllComplete": ids}).map(dict),
-    "needs": st.lists(ids, unique=True, max_size=2).map(list),
-    "dependsOn": st.lists(ids, unique=True, max_size=2).map(list),
+    "onResult": st.dictionaries(st.sampled_from(["ok", "OK", "approved"]), actions | st.none()).map(as_json),
+    "loop": st.fixed_dictionaries(
+        {"over": expressions}, optional={"onEachComplete": ids, "onAllComplete": ids}
+    ).map(as_json),
+    "needs": st.lists(ids, unique=True, max_size=2).map(as_json),
+    "dependsOn": st.lists(ids, unique=True, max_size=2).map(as_json),
     "when": expressions,
-    "foreach": expressions | st.fixed_dictionaries({"over": expressions, "parallel": st.integers(1, 3)}).map(dict),
-    "matrix": st.dictionaries(st.sampled_from(NAMES), st.lists(st.integers(0, 2)).map(list), max_size=2).map(dict),
+    "foreach": expressions | st.fixed_dictionaries({"over": expressions, "parallel": st.integers(1, 3)}).map(as_json),
+    "matrix": st.dictionaries(st.sampled_from(NAMES), st.lists(st.integers(0, 2)).map(as_json)).map(as_json),
     "parallel": st.integers(1, 3),
-    "approve": st.sampled_from([True, False, "admin"]) | st.just({"by": ["ada"], "show": ["diff", "x"], "expires": "1h"}),
+    "approve": st.sampled_from([True, False, "admin", {"by": ["ada"], "show": ["diff", "x"]}]).map(as_json),
     "uses": ids,
-    "with": st.dictionaries(st.sampled_from(NAMES), templates, max_size=2).map(dict),
-    "outputSchema": st.just({"type": "object", "properties": {"x": {}, "a-b": {}}}),
+    "with": st.dictionaries(st.sampled_from(NAMES), templates, max_size=2).map(as_json),
+    "outputSchema": st.just({"type": "object", "properties": {"x": {}, "a-b": {}}}).map(as_json),
     "continueOnError": st.booleans(),
     "artifacts": st.just(["dist/*"]),
     "run": templates,
@@ -60,9 +68,14 @@ plausible: dict[str, st.SearchStrategy[JSON]] = {
     "maxVisits": st.integers(1, 200),
 }  # fmt: skip
 anything: st.SearchStrategy[JSON] = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=8) | ids,
-    lambda inner: st.lists(inner, max_size=3).map(list)
-    | st.dictionaries(st.sampled_from([*STEP_WORDS, "over", "schema", "group"]), inner, max_size=3).map(dict),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=8)
+    | ids,
+    lambda inner: st.lists(inner, max_size=3).map(as_json)
+    | st.dictionaries(st.sampled_from([*STEP_WORDS, "over", "schema", "group"]), inner, max_size=3).map(as_json),
     max_leaves=6,
 )  # fmt: skip
 
