@@ -14,7 +14,8 @@ from django.utils import timezone
 
 from djinn.executions.models import Execution
 from djinn.executions.tokens import token_of
-from djinn.providers.models import ModelCall
+from djinn.providers.budgets import open_budget
+from djinn.providers.models import Budget, ModelCall
 from tests.core.serving import serving
 from tests.gateway.provider_double import KEY, ProviderDouble, provider_double
 
@@ -319,3 +320,31 @@ def test_a_call_that_its_container_leaves_is_abandoned_and_let_go(
             gateway.post(CHAT, json=body, headers=headers, timeout=1)
     assert _closed_call().status == "abandoned"
     assert provider.was_left.wait(30)
+
+
+def test_a_call_that_does_not_fit_into_the_budget_is_refused_before_it_is_sent(
+    gateway: httpx2.Client, provider: ProviderDouble
+) -> None:
+    open_budget(scope="run-1", usd=None, tokens=100)
+    execution = _execution("double/good", budgets=["run-1"])
+    before = len(provider.bodies)
+    body = {"model": "double/good", "messages": MESSAGES}
+    answer = gateway.post(CHAT, json=body, headers=_bearer(execution))
+    assert answer.status_code == 402
+    assert "run-1 has 100 of 100 tokens left" in answer.json()["error"]["message"]
+    assert len(provider.bodies) == before
+    assert not ModelCall.objects.exists()
+
+
+def test_a_call_in_a_budget_is_sent_with_a_bound_on_its_answer(
+    gateway: httpx2.Client, provider: ProviderDouble
+) -> None:
+    open_budget(scope="run-1", usd=None, tokens=1000)
+    body = {"model": "double/good", "messages": MESSAGES}
+    answer = gateway.post(CHAT, json=body, headers=_bearer(_execution("double/good", budgets=["run-1"])))
+    assert answer.status_code == 200
+    assert 256 <= provider.bodies[-1]["max_tokens"] < 1000
+    call = _closed_call()
+    assert (Budget.objects.get().held_tokens, Budget.objects.get().used_tokens) == (
+        0, call.input_tokens + call.output_tokens
+    )  # fmt: skip

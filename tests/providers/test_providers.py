@@ -226,7 +226,7 @@ def test_bills_add_up_and_unknown_stays_unknown() -> None:
 
 @pytest.mark.django_db
 def test_a_call_is_in_the_bill_before_it_is_sent_and_is_completed_later() -> None:
-    call = open_call(name=parse_model("openai/gpt-5"), context=CallContext(7, "ada", "FIX", 1))
+    call, _ = open_call(name=parse_model("openai/gpt-5"), context=CallContext(7, "ada", "FIX", 1), body={})
     assert ModelCall.objects.get().status == "open"
     close_call(
         call=call,
