@@ -50,14 +50,27 @@ def _of_execution(seen: Seen, execution: Row, events: list[Row]) -> Iterator[Vio
     written = list(_records(seen.journal(execution["id"]), execution["tags"]))
     if (wrong := _difference(written[: len(shipped)], shipped)) is not None:
         yield Violation("I4", subject, wrong)
-    elif execution["status"] != "lost" and len(shipped) < len(written):
+    elif execution["status"] in {"exited", "killed"} and len(shipped) < len(written):
         yield Violation("I4", subject, f"{len(written)} records are in its journal, {len(shipped)} in the log")
     count = sum(1 for _, _, data in shipped if data is not None)
     if execution["journal_count"] > count:
         yield Violation("I4", subject, f"it says that {execution['journal_count']} records are in the log: {count} are")
     if any(event["type"] == "finished" for event in logged) != (execution["outcome"] is not None):
         yield Violation("I4", subject, "its outcome and its record 'finished' do not go together")
+    if (wrong := _other_end(execution)) is not None:
+        yield Violation("I4", subject, wrong)
     yield from _told_what_was_done(seen, execution, logged)
+
+
+def _other_end(execution: Row) -> str | None:
+    """What is wrong when an execution did not end as the last record of its journal says."""
+    outcome, status, reason = execution["outcome"], execution["status"], execution["reason"]
+    if outcome is None and status == "exited" and not reason:
+        return "it succeeded without having said so"
+    is_refused = reason == "lost" or (status == "exited" and bool(reason))
+    if outcome is not None and outcome.get("status") == "succeeded" and is_refused:
+        return f"it said that it succeeded, and is {status} for the reason {reason!r}"
+    return None
 
 
 def _difference(written: list[Any], shipped: list[Any]) -> str | None:
