@@ -80,6 +80,7 @@ class Watched(Live):
         ours = {
             "DJINN_RUNNER": runner,
             "DJINN_LEASE_SECONDS": str(lease_seconds),
+            "DJINN_LONGEST_PAUSE_SECONDS": "1",
             "OPENAI_API_KEY": CANARY,
             VARIABLE: faults,
         }

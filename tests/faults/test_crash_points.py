@@ -20,6 +20,7 @@ pytestmark = [pytest.mark.docker, pytest.mark.xdist_group("faults"), pytest.mark
 
 CAMPAIGN_SECONDS = 200.0
 EARLY = ("kill9@1", "raise@4")
+SELDOM = ("kill9@1", "raise@2")
 LATER = ("kill9@5", "raise@9")
 LONGER = ("kill9@1", "raise@4", "stop:3@7")
 """Stopped for longer than its lease runs: what the process does then is done by somebody who was given up."""
@@ -27,8 +28,8 @@ LONGER = ("kill9@1", "raise@4", "stop:3@7")
 WORKERS: Rules = {
     "start_run.before_commit": EARLY,
     "start_run.after_commit": EARLY,
-    "cancel.before_commit": EARLY,
-    "cancel.after_commit": EARLY,
+    "cancel.before_commit": SELDOM,
+    "cancel.after_commit": SELDOM,
     "turn.before_events": LATER,
     "turn.before_commit": LATER,
     "advance.after_commit": EARLY,
@@ -54,9 +55,9 @@ WORKERS: Rules = {
     "conclude.after_snapshot": LONGER,
     "conclude.before_commit": EARLY,
     "conclude.after_commit": EARLY,
-    "stop.before": EARLY,
-    "stop.after": EARLY,
-    "stop.requested": EARLY,
+    "stop.before": SELDOM,
+    "stop.after": SELDOM,
+    "stop.requested": SELDOM,
     "sweep.before_ring": LATER,
     "sweep.before_commit": LATER,
     "hint.before_publish": LATER,
@@ -70,9 +71,9 @@ CONTAINERS: Rules = {
     "container.created": EARLY,
     "collect.before_remove": EARLY,
     "collect.after_remove": EARLY,
-    "give_up.before": ("kill9@1", "raise@2"),
-    "give_up.after": ("kill9@1", "raise@2"),
-    "unwanted.before_stop": ("kill9@1", "raise@2"),
+    "give_up.before": SELDOM,
+    "give_up.after": SELDOM,
+    "unwanted.before_stop": SELDOM,
 }
 LOST_HOST = {"DJINN_HOST_LOST_SECONDS": "4", "DJINN_KEEP_CONTAINER_SECONDS": "3"}
 
@@ -89,7 +90,7 @@ def struck() -> Iterator[Campaign]:
         (live.pipelines / "scripts" / "talk.yaml").write_text(script)
         live.call("GET", "runs/")
         campaign = Campaign(live, WORKERS)
-        campaign.wage(["line", "long", "loop", "talk"], seconds=CAMPAIGN_SECONDS, between=cancel_what_is_long)
+        campaign.wage(["long", "line", "loop", "talk"], seconds=CAMPAIGN_SECONDS, between=cancel_what_is_long)
         cancel_all(campaign, "long")
         campaign.rest()
         yield campaign

@@ -16,7 +16,7 @@ import structlog
 log = structlog.get_logger(__name__)
 
 PR_SET_PDEATHSIG = 1
-LONGEST_PAUSE_SECONDS = 10.0
+LONGEST_PAUSE_SECONDS = float(os.environ.get("DJINN_LONGEST_PAUSE_SECONDS", "10"))
 STEADY_SECONDS = 30.0
 """A process that ran this long begins again with the shortest pause."""
 
