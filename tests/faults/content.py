@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from typing import Any
 
 from runtime_image.djinn_runtime.protocol import ProtocolError, decode_record
-from tests.faults.harness import side_lines
+from tests.faults.harness import marks
 from tests.faults.seen import Seen, Violation, repeated
 from tests.stack.live import Row
 
@@ -22,10 +21,10 @@ def work_begins_once(seen: Seen) -> Iterator[Violation]:
     for key in repeated(tries):
         yield Violation("I3", f"run {key[0]}", f"the try {key[1:]} was made twice")
     for number in seen.executions:
-        marks = [json.loads(line)["what"] for line in side_lines(seen.side(number))]
+        told = [mark["what"] for mark in marks(seen.side(number))]
         for what, word in (("start", "began"), ("end", "ended")):
-            if marks.count(what) > 1:
-                yield Violation("I3", f"execution {number}", f"its work {word} {marks.count(what)} times")
+            if told.count(what) > 1:
+                yield Violation("I3", f"execution {number}", f"its work {word} {told.count(what)} times")
 
 
 def log_is_the_journals(seen: Seen) -> Iterator[Violation]:
@@ -108,8 +107,7 @@ def _known(data: dict[str, JSON]) -> JSON:
 
 def _told_what_was_done(seen: Seen, execution: Row, logged: list[Row]) -> Iterator[Violation]:
     """What the work says of itself in its side file, against what the log tells of its output."""
-    marks = [json.loads(line) for line in side_lines(seen.side(execution["id"]))]
-    did = [f"did {mark['n']}" for mark in marks if mark["what"] == "did"]
+    did = [f"did {mark['n']}" for mark in marks(seen.side(execution["id"])) if mark["what"] == "did"]
     if not did:
         return
     output = "".join(str(event["data"].get("text", "")) for event in logged if event["type"] == "output")

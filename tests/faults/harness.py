@@ -301,6 +301,7 @@ def quiet(live: Live, runs: Iterable[int], *, seconds: float = 90.0) -> None:
     wait_for(lambda: not live.rows(open_executions), seconds=30, why="the end of all executions")
 
 
-def side_lines(path: Path) -> list[str]:
-    """The lines of a side file; none when the script never came to its first one."""
-    return path.read_text().splitlines() if path.is_file() else []
+def marks(path: Path) -> list[dict[str, Any]]:
+    """What a side file tells: `what`, `n` and `ms` of each line; a last line that a full disk has torn is left out."""
+    lines = path.read_text().split("\n")[:-1] if path.is_file() else []
+    return [json.loads(line) for line in lines]

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
-from typing import Any
 
 from djinn.executions.states import Reason
 from djinn.runner.base import Phase
-from tests.faults.harness import side_lines
+from tests.faults.harness import marks
 from tests.faults.seen import FINAL_EXECUTIONS, FINAL_RUNS, FINAL_STEPS, Seen, Violation
 from tests.stack.live import Row
 
@@ -120,8 +118,8 @@ def _began(seen: Seen, step: Row) -> float | None:
     """When the step's script began, in seconds of this machine's clock."""
     if step["execution_id"] is None:
         return None
-    lines: list[Any] = [json.loads(line) for line in side_lines(seen.side(step["execution_id"]))]
-    return next((line["ms"] / 1000 for line in lines if line["what"] == "start"), None)
+    told = marks(seen.side(step["execution_id"]))
+    return next((mark["ms"] / 1000 for mark in told if mark["what"] == "start"), None)
 
 
 def failures_have_reasons(seen: Seen) -> Iterator[Violation]:
