@@ -17,6 +17,8 @@ from djinn.pipelines.schema import JSON, Input, Pipeline
 DEEPEST = 5
 
 Pipelines = Mapping[str, Loaded]
+Edges = Mapping[str, tuple[str, ...]]
+"""Which pipelines each one uses."""
 
 
 def check_folder(
@@ -26,11 +28,12 @@ def check_folder(
 
     `broken` are the ids of pipelines that have problems of their own. What uses one with problems has one itself.
     """
-    good, refused = dict(pipelines), set(broken)
+    good, refused = dict(pipelines), set(broken) - pipelines.keys()
     problems: dict[str, tuple[Problem, ...]] = {}
     grows = any(loaded.used for loaded in pipelines.values())
     while grows:
-        found = {name: _check(loaded, good, refused) for name, loaded in good.items() if loaded.used}
+        edges = {name: tuple(dict.fromkeys(used.step.uses for used in loaded.used)) for name, loaded in good.items()}
+        found = {name: _check(loaded, good, refused, edges) for name, loaded in good.items() if loaded.used}
         bad = {name: report.problems for name, report in found.items() if report.has_errors}
         problems.update(bad)
         refused.update(bad)
@@ -39,41 +42,33 @@ def check_folder(
     return {name: _warned(loaded, good) for name, loaded in good.items()}, problems
 
 
-def _check(loaded: Loaded, pipelines: Pipelines, broken: Collection[str]) -> Report:
+def _check(loaded: Loaded, pipelines: Pipelines, broken: Collection[str], edges: Edges) -> Report:
     report = Report(loaded.path)
-    edges = {name: tuple(used.step.uses for used in other.used) for name, other in pipelines.items()}
     for used in loaded.used:
-        _check_one(loaded, used, pipelines, broken, edges, report)
+        name = used.step.uses
+        if name in broken:
+            message = f"pipeline {name!r} has problems of its own"
+        elif name not in pipelines:
+            message = f"there is no pipeline {name!r}{report.suggest(name, [*pipelines, *broken])}"
+        else:
+            message = _nesting_problem(loaded.pipeline.id, name, edges)
+            _check_given(used, pipelines[name].pipeline, report)
+        if message:
+            report.error(used.line, message, step=used.step.id, key="uses")
     return report
 
 
-def _check_one(
-    loaded: Loaded,
-    used: Used,
-    pipelines: Pipelines,
-    broken: Collection[str],
-    edges: Mapping[str, tuple[str, ...]],
-    report: Report,
-) -> None:
-    name = used.step.uses
-    message = ""
-    if name in broken:
-        message = f"pipeline {name!r} has problems of its own"
-    elif name not in pipelines:
-        message = f"there is no pipeline {name!r}{report.suggest(name, [*pipelines, *broken])}"
-    else:
-        way = way_back({**edges, loaded.pipeline.id: (name,)}, loaded.pipeline.id)
-        if way is not None:
-            message = f"pipelines use each other: {' -> '.join(way)}"
-        elif _is_deeper(edges, name, DEEPEST - 1):
-            message = f"pipelines may use each other {DEEPEST} levels deep; {name!r} uses too many"
-    if message:
-        report.error(used.line, message, step=used.step.id, key="uses")
-    if name in pipelines:
-        _check_given(used, pipelines[name].pipeline, report)
+def _nesting_problem(pipeline_id: str, name: str, edges: Edges) -> str:
+    """What is wrong with one pipeline's use of another, as far as it is about circles and depth."""
+    way = way_back({**edges, pipeline_id: (name,)}, pipeline_id)
+    if way is not None:
+        return f"pipelines use each other: {' -> '.join(way)}"
+    if _is_deeper(edges, name, DEEPEST - 1):
+        return f"pipelines may use each other {DEEPEST} levels deep; {name!r} uses too many"
+    return ""
 
 
-def _is_deeper(edges: Mapping[str, tuple[str, ...]], start: str, levels: int) -> bool:
+def _is_deeper(edges: Edges, start: str, levels: int) -> bool:
     """Whether a way of more than so many uses leads on from the pipeline; circles count as no way."""
     level = {start}
     for _ in range(levels + 1):

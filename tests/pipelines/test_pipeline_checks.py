@@ -299,6 +299,15 @@ def test_a_key_of_the_pipeline_that_cannot_be_kept_is_refused(head: str, error: 
         (steps("id: A, agent: writer, input: '{{ inputs.a }}'"), "nothing gives the name 'inputs.a'; it will be empty"),
         (steps("id: A, agent: writer, description: '{{ a }}'"), "key description: nothing gives the name 'a'"),
         (steps("id: A, agent: writer, input: '{{ current_item }}'"), "nothing gives the name 'current_item'"),
+        (script("outputs: [steps]"), "key outputs: the name 'steps' is one that Djinn gives itself; it hides this"),
+        (
+            steps("id: A, run: ls", head="id: p\ninputs: {current_item: text}"),
+            "p.yaml:2: key inputs.current_item: the name 'current_item' is one that Djinn gives itself",
+        ),
+        (
+            steps("id: A, run: ls, needs: []", "id: B, agent: writer, input: '{{ X }}', outputs: [X], needs: A"),
+            "p.yaml:4: step B: key input: nothing gives the name 'X'; it will be empty",
+        ),
         (script("type: shell"), "key type: this key has no effect"),
         (steps("id: A, run: ls", head="author: me\nid: p"), "key author: this key has no effect"),
         (
@@ -325,6 +334,14 @@ def test_an_item_and_its_index_are_there_for_every_step_of_a_loop() -> None:
     text = steps(
         "id: A, run: a, outputs: [xs], loop: {over: xs, onEachComplete: B}",
         "id: B, agent: writer, input: '{{ current_item }} {{ current_index }} {{ completed_items }}', onComplete: A",
+    )
+    assert warnings(text) == []
+
+
+def test_the_steps_of_a_long_loop_are_no_circle() -> None:
+    text = steps(
+        "id: A, run: a, outputs: [xs], maxVisits: 500, loop: {over: xs, onEachComplete: B}",
+        "id: B, run: b, maxVisits: 500, onComplete: A",
     )
     assert warnings(text) == []
 

@@ -96,6 +96,11 @@ def test_an_output_that_the_used_pipeline_never_gives_is_a_warning(tmp_path: Pat
     assert "5: step U: key outputs: pipeline 'inner' never gives the output 'REPROT'; did you mean" in str(warning)
 
 
+def test_a_broken_file_does_not_take_the_id_of_a_good_one(tmp_path: Path) -> None:
+    folder(tmp_path, inner="steps: 3", other="id: inner\nsteps: [{id: A, run: ls}]", outer=user("inner"))
+    assert list(load_folder(tmp_path).pipelines) == ["inner", "outer"]
+
+
 def test_a_pipeline_that_is_mended_mends_what_uses_it(tmp_path: Path) -> None:
     folder(tmp_path, outer=user("inner"), inner="steps: 3")
     before = list(load_folder(tmp_path).pipelines)

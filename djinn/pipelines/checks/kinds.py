@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from djinn.pipelines.checks.context import Checking
+from djinn.pipelines.document import line_of
 from djinn.pipelines.readers import is_name
 from djinn.pipelines.reading.steps import COMMENT, StepSource
 from djinn.pipelines.routed import folded
@@ -10,17 +11,24 @@ from djinn.pipelines.schema import Approve
 from djinn.pipelines.structured import check_schema, output_problems
 
 VERDICTS = ("approved", "rejected")
+TAKEN = frozenset({"inputs", "steps", "matrix", "current_item", "current_index", "completed_items"})
+HIDDEN = "is one that Djinn gives itself; it hides this value in some steps"
 ROLES = frozenset({"operator", "admin"})
 
 
 def check_kinds(checking: Checking) -> None:
     """Reports results without outputs, approvals that nobody can give, schemas that cannot be used."""
     inputs = {one.name for one in checking.pipeline.inputs}
+    for name in sorted(inputs.intersection(TAKEN)):
+        line = line_of(checking.document, "inputs", name)
+        checking.report.warn(line, f"the name {name!r} {HIDDEN}", key=f"inputs.{name}")
     for source in checking.sources:
         if source.step.on_result and not source.step.outputs:
             checking.error(source, "a step without outputs has no results to route by", "onResult")
         for name in sorted(inputs.intersection(source.step.outputs)):
             checking.warn(source, f"the output {name!r} hides the input of that name", "outputs")
+        for name in sorted(TAKEN.intersection(source.step.outputs)):
+            checking.warn(source, f"the name {name!r} {HIDDEN}", "outputs")
         if source.step.approve is not None:
             _check_approval(checking, source, source.step.approve)
         if source.step.output_schema is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from djinn.pipelines.checks.context import Checking
-from djinn.pipelines.checks.scope import Scope, scope_of, scope_of_document
+from djinn.pipelines.checks.scope import Scope, scope_of_document, scopes
 from djinn.pipelines.checks.texts import Text, Use, texts_of, texts_of_document
 from djinn.pipelines.document import Scalar
 from djinn.pipelines.errors import TemplateInvalid
@@ -25,8 +25,7 @@ def check_names(checking: Checking) -> None:
     document = scope_of_document(checking)
     for text in texts_of_document(checking.document):
         _Names(checking.report, "", document, text).check()
-    for source in checking.sources:
-        scope = scope_of(checking, source.step)
+    for source, scope in scopes(checking):
         for text in texts_of(source):
             _Names(checking.report, source.step.id, scope, text).check()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 
 from djinn.pipelines.checks.context import Checking
 from djinn.pipelines.checks.graph import circles
@@ -37,9 +37,9 @@ def warn_of_unreached(checking: Checking) -> None:
             checking.report.warn(source.node.line, "no route leads to it", step=source.step.id)
 
 
-def item_steps(steps: Mapping[str, Step]) -> set[str]:
+def item_steps(steps: Mapping[str, Step]) -> frozenset[str]:
     """The ids of all steps that may run for an item of some loop, beside the loops themselves."""
-    return {name for step in steps.values() for name in chain(steps, step)}
+    return frozenset(name for step in steps.values() for name in chain(steps, step))
 
 
 def chain(steps: Mapping[str, Step], loop: Step) -> dict[str, Step]:
@@ -68,7 +68,7 @@ def _reached(checking: Checking) -> set[str]:
     return reached
 
 
-def _check_continues(checking: Checking, source: StepSource, inside: Iterable[str]) -> None:
+def _check_continues(checking: Checking, source: StepSource, inside: Collection[str]) -> None:
     for result, route in source.step.on_result.items():
         if route.continue_loop and source.step.id not in inside and source.step.loop is None:
             message = "this step is not among the steps from a loop's 'onEachComplete' on: there is no loop to continue"

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from djinn.pipelines.checks.context import Checking
 from djinn.pipelines.checks.graph import ancestors
-from djinn.pipelines.checks.routed import chain
-from djinn.pipelines.reading.steps import COMMENT
+from djinn.pipelines.checks.routed import item_steps
+from djinn.pipelines.reading.steps import COMMENT, StepSource
 from djinn.pipelines.schema import Step
 
 BUILT_IN_NAMES = frozenset({"task_description", "inputs"})
@@ -39,9 +39,12 @@ def scope_of_document(checking: Checking) -> Scope:
     return Scope(inputs, inputs | {"inputs"})
 
 
-def scope_of(checking: Checking, step: Step) -> Scope:
-    """The names in the texts of a step."""
-    return _graph_scope(checking, step) if checking.pipeline.family == "graph" else _routed_scope(checking, step)
+def scopes(checking: Checking) -> Iterator[tuple[StepSource, Scope]]:
+    """The names in the texts of each step."""
+    is_graph = checking.pipeline.family == "graph"
+    inside = frozenset() if is_graph else item_steps(checking.steps)
+    for source in checking.sources:
+        yield source, _graph_scope(checking, source.step) if is_graph else _routed_scope(checking, source.step, inside)
 
 
 def outputs_of(step: Step) -> frozenset[str] | None:
@@ -51,11 +54,11 @@ def outputs_of(step: Step) -> frozenset[str] | None:
     return frozenset({*step.outputs, COMMENT} if step.kind == "approve" else step.outputs)
 
 
-def _routed_scope(checking: Checking, step: Step) -> Scope:
+def _routed_scope(checking: Checking, step: Step, inside: Collection[str]) -> Scope:
     inputs = frozenset(one.name for one in checking.pipeline.inputs)
     given = [outputs_of(other) for other in checking.steps.values()]
     names = frozenset().union(inputs, BUILT_IN_NAMES, *(found for found in given if found is not None))
-    around = any(step.id in chain(checking.steps, other) for other in checking.steps.values())
+    around = step.id in inside
     item_names = ITEM_NAMES | {"completed_items"} if around or step.loop is not None else frozenset[str]()
     return Scope(inputs, names | item_names if around else names, item_names, is_open=None in given)
 
@@ -66,7 +69,7 @@ def _graph_scope(checking: Checking, step: Step) -> Scope:
     given = {name: outputs_of(other) for name, other in checking.steps.items() if name in needed}
     others: dict[str, str] = {}
     for name, other in checking.steps.items():
-        if name not in needed:
+        if name not in needed and name != step.id:
             others.update(dict.fromkeys(outputs_of(other) or (), name))
     names = frozenset().union(inputs, BUILT_IN_NAMES, {"steps"}, *(found for found in given.values() if found))
     item_names = frozenset[str]()
