@@ -133,8 +133,9 @@ CELERY_WORKER_SEND_TASK_EVENTS = False
 CELERY_BEAT_SCHEDULER = "django_celery_beat.schedulers:DatabaseScheduler"
 SILENT_SECONDS = env.float("DJINN_SILENT_SECONDS", default=60.0)
 """After how long without a canary task a worker counts as dead."""
-CELERY_BEAT_CRON_STARTING_DEADLINE = 600
-"""How late a schedule may still start a run, when beat was away at its time; later, the next time is waited for."""
+CELERY_BEAT_CRON_STARTING_DEADLINE = 3600
+"""How late a schedule may still start a run when beat was away at its time; later, the next time is waited for. Less
+than an hour would lose the local times that a change of the clock leaves out."""
 CELERY_BEAT_SCHEDULE = {
     "canary": {"task": "core.call_canaries", "schedule": SILENT_SECONDS / 3},
     "forget_expired": {"task": "accounts.forget_expired", "schedule": 3600.0},

@@ -17,6 +17,8 @@ from djinn.celery import app
 log = structlog.get_logger(__name__)
 
 CONTROL, AGENTS = "control", "agents"
+START_SCHEDULED = "runs.start_scheduled"
+"""What beat rings at the times of a schedule."""
 CROWD = 1000
 """Messages. Steps that wait for a free place in their host's workers would otherwise be rung for again and again until
 Redis is full, and then nothing can be rung for any more."""

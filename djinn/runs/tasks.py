@@ -9,7 +9,8 @@ from celery import Task
 from django.db import InterfaceError, OperationalError
 
 from djinn.celery import app
-from djinn.runs import engine
+from djinn.runs import engine, schedules
+from djinn.runs.dispatch import START_SCHEDULED
 
 log = structlog.get_logger(__name__)
 
@@ -33,3 +34,4 @@ prepare_step = _door("runs.prepare_step", engine.prepare_step)
 execute_step = _door("runs.execute_step", engine.execute_step)
 settle_step = _door("runs.settle_step", engine.settle_step)
 fail_step = _door("runs.fail_step", engine.note_crash)
+start_scheduled = _door(START_SCHEDULED, schedules.start_scheduled)

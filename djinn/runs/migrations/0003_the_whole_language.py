@@ -270,7 +270,7 @@ class Migration(migrations.Migration):
         migrations.AddField(
             model_name='schedule',
             name='entry',
-            field=models.OneToOneField(editable=False, on_delete=django.db.models.deletion.PROTECT, to='django_celery_beat.periodictask'),
+            field=models.OneToOneField(editable=False, on_delete=django.db.models.deletion.PROTECT, related_name='+', to='django_celery_beat.periodictask'),
         ),
         migrations.AddField(
             model_name='run',

@@ -30,7 +30,10 @@ class Schedule(models.Model):
     is_enabled = models.BooleanField(default=True)
     created_by = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="schedules")
     """Whose runs they are."""
-    entry = models.OneToOneField("django_celery_beat.PeriodicTask", on_delete=models.PROTECT, editable=False)
+    entry = models.OneToOneField(
+        "django_celery_beat.PeriodicTask", on_delete=models.PROTECT, related_name="+", editable=False
+    )
+    """Without a way back: it would be called `schedule`, which beat reads."""
     last_message = models.TextField(blank=True, default="", editable=False)
     """Why the last start came to nothing; empty when it did not."""
     created_at = models.DateTimeField(db_default=Now())
