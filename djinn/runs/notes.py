@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from django.db.models import Q
 
 from djinn.pipelines.errors import TemplateInvalid
@@ -9,7 +11,7 @@ from djinn.pipelines.flow import Tell
 from djinn.pipelines.names import names_for
 from djinn.pipelines.schema import Step
 from djinn.pipelines.template import render
-from djinn.runs.models import Note, StepRun
+from djinn.runs.models import Note, Run, StepRun
 from djinn.runs.turn import Turn, tags
 
 LONGEST_NOTE = 20_000
@@ -39,3 +41,19 @@ def notes_for(step_run: StepRun, step: Step) -> list[Note]:
 def mark_read(step_run: StepRun, notes: list[Note]) -> None:
     """Let nobody else find these notes; retries of the same visit still do."""
     Note.objects.filter(pk__in=[note.pk for note in notes], read_by=None).update(read_by=step_run)
+
+
+def copy_notes(old: Run, new: Run, copies: Mapping[int, StepRun]) -> None:
+    """Let the new run, whose first step runs are copies by the key of the old one's, know what was not read before.
+
+    What the last copy says itself is left out: the flow says it again.
+    """
+    last = max((copy.number for copy in copies.values()), default=0)
+    for note in old.notes.order_by("pk"):
+        source = copies.get(note.source_id or 0)
+        is_said_again = note.source_id is not None and (source is None or source.number == last)
+        if note.read_by_id in copies or is_said_again:
+            continue
+        Note.objects.create(
+            run=new, step=note.step, agent=note.agent, text=note.text, created_by=note.created_by, source=source
+        )

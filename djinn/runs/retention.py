@@ -6,13 +6,13 @@ from datetime import timedelta
 
 import structlog
 from django.conf import settings
-from django.db.models import DurationField, Value
+from django.db.models import DurationField, Exists, OuterRef, Value
 
 from djinn.executions.lease import DatabaseClock
 from djinn.executions.places import present_runner
 from djinn.runner.workspace import Workspace
-from djinn.runs.models import Run
-from djinn.runs.states import RUN_FINAL
+from djinn.runs.models import Run, StepRun
+from djinn.runs.states import RUN_FINAL, RUN_OPEN
 
 log = structlog.get_logger(__name__)
 
@@ -20,12 +20,13 @@ AT_ONCE = 50
 
 
 def remove_old_workspaces() -> int:
-    """Remove this host's workspaces of runs that ended long enough ago; how many."""
+    """Remove this host's workspaces of runs that ended long enough ago and that no open run goes on from; how many."""
     places = {path.name: path for path in settings.INSTALLATION.workspaces.glob("run-*")}
     numbers = [int(name.removeprefix("run-")) for name in places if name.removeprefix("run-").isdigit()]
     kept = Value(timedelta(seconds=settings.KEEP_WORKSPACE_SECONDS), output_field=DurationField())
     old = Run.objects.filter(pk__in=numbers, status__in=RUN_FINAL, ended_at__lt=DatabaseClock() - kept)
-    ended = list(old.order_by("pk")[:AT_ONCE])
+    is_needed = Exists(StepRun.objects.filter(reused_from__run=OuterRef("pk"), run__status__in=RUN_OPEN))
+    ended = list(old.exclude(is_needed).order_by("pk")[:AT_ONCE])
     for run in ended:
         Workspace(places[run.stream], owner=present_runner().owner()).remove()
         log.info("workspace_removed", run=run.pk)

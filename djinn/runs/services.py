@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
-from django.conf import settings
 from django.db import IntegrityError, transaction
 
 from djinn.accounts.models import User
@@ -20,8 +19,10 @@ from djinn.pipelines.inputs import resolve_inputs
 from djinn.pipelines.schema import Pipeline, to_snapshot
 from djinn.runs import catalogue
 from djinn.runs.admission import group_of, on_start
+from djinn.runs.budgets import open_run_budget
 from djinn.runs.dispatch import ring_advance
 from djinn.runs.models import Intent, Run, Schedule
+from djinn.runs.people import name_of
 from djinn.runs.states import RUN_OPEN
 
 JSON = Any
@@ -40,14 +41,16 @@ def start_run(
     idempotency_key: str | None = None,
     priority: int | None = None,
     schedule: Schedule | None = None,
+    continues: Run | None = None,
 ) -> Run:
     """A new run, QUEUED, with the pipeline, the agents and the inputs as they are now.
 
     With an `idempotency_key` that this person used before, the run that it started then. `priority` goes before the
-    pipeline's own. Raises `NotFound` for an unknown pipeline, `UserError` for a broken one, wrong inputs (`details` by
-    input) or a model that nobody serves, `Conflict` when its concurrency group is full and takes no more.
+    pipeline's own. `continues` is an earlier run that it repeats afresh. Raises `NotFound` for an unknown pipeline,
+    `UserError` for a broken one, wrong inputs (`details` by input) or a model that nobody serves, `Conflict` when its
+    concurrency group is full and takes no more.
     """
-    if idempotency_key and (earlier := _started_before(user, idempotency_key, pipeline_id)):
+    if idempotency_key and (earlier := started_before(user, idempotency_key, pipeline_id, continues)):
         return earlier
     loaded = catalogue.find_pipeline(pipeline_id)
     agents = catalogue.agents_of(loaded.pipeline)
@@ -65,29 +68,42 @@ def start_run(
         group=group,
         group_limit=limit,
         schedule=schedule,
+        continues=continues,
         created_by=user,
         idempotency_key=idempotency_key or None,
     )
     try:
         with transaction.atomic():
-            run.save(force_insert=True)
-            open_stream(run.stream)
-            append(run.stream, [NewEvent("run_queued", {"pipeline": run.pipeline, "by": _name(user)})])
-            _keep_to_policy(run, loaded.pipeline)
-            ring_advance(run.pk)
-            fault("start_run.before_commit")
+            store_run(run, loaded.pipeline)
     except IntegrityError as exc:
-        if idempotency_key and (earlier := _started_before(user, idempotency_key, pipeline_id)):
+        if idempotency_key and (earlier := started_before(user, idempotency_key, pipeline_id, continues)):
             return earlier
         raise Conflict("The run could not be stored; try again.") from exc
     fault("start_run.after_commit")
     return run
 
 
+def store_run(run: Run, pipeline: Pipeline, **told: JSON) -> None:
+    """Store a new run with its stream and first event, by the policy of its group, in the caller's transaction.
+
+    Raises `Conflict` when the group takes no more, and `IntegrityError` when its idempotency key was used meanwhile.
+    """
+    run.save(force_insert=True)
+    open_stream(run.stream)
+    about: dict[str, JSON] = {"pipeline": run.pipeline, "by": name_of(run.created_by)}
+    if run.continues_id is not None:
+        about |= {"continues": run.continues_id}
+    append(run.stream, [NewEvent("run_queued", {**about, **told})])
+    _keep_to_policy(run, pipeline)
+    open_run_budget(run, pipeline)
+    ring_advance(run.pk)
+    fault("start_run.before_commit")
+
+
 def cancel_run(*, run: Run, user: User | None = None) -> Run:
     """Store that the run shall be cancelled; again is no error. Raises `Conflict` when it has ended already."""
     with transaction.atomic():
-        locked = _store_cancel(run, user)
+        locked = store_cancel(run, user)
     fault("cancel.after_commit")
     return locked
 
@@ -101,10 +117,14 @@ def _keep_to_policy(run: Run, pipeline: Pipeline) -> None:
 def cancel_superseded(*, run: Run, because: str) -> None:
     """Cancel in nobody's name, in the caller's transaction; nothing when the run has ended meanwhile."""
     with suppress(Conflict):
-        _store_cancel(run, None, because=because)
+        store_cancel(run, None, because=because)
 
 
-def _store_cancel(run: Run, user: User | None, *, because: str = "") -> Run:
+def store_cancel(run: Run, user: User | None, *, because: str = "") -> Run:
+    """The run, locked, with the wish to cancel it stored, in the caller's transaction; again is no error.
+
+    Raises `Conflict` when it has ended.
+    """
     locked = Run.objects.select_for_update().get(pk=run.pk)
     if locked.is_final:
         raise Conflict(f"Run {run.pk} has ended already: {locked.get_status_display().lower()}.")
@@ -114,7 +134,7 @@ def _store_cancel(run: Run, user: User | None, *, because: str = "") -> Run:
         )
         details = {"because": because} if because else {}
         Intent.objects.create(run=locked, verb=Intent.Verb.CANCEL, by=user, details=details)
-        by = ITSELF if because else _name(user)
+        by = ITSELF if because and user is None else name_of(user)
         append(run.stream, [NewEvent("cancel_requested", {"by": by, **details})])
         locked.refresh_from_db()
     ring_advance(run.pk)
@@ -138,12 +158,13 @@ def _priority(priority: int) -> int:
     return priority
 
 
-def _started_before(user: User | None, key: str, pipeline_id: str) -> Run | None:
+def started_before(user: User | None, key: str, pipeline_id: str, continues: Run | None = None) -> Run | None:
+    """The run that the person started with this key; raises `Conflict` when it was for something else."""
     run = Run.objects.filter(created_by=user, idempotency_key=key).first()
-    if run is not None and run.pipeline != pipeline_id:
+    if run is None:
+        return None
+    if run.pipeline != pipeline_id:
         raise Conflict(f"This idempotency key started run {run.pk} of another pipeline.")
+    if run.continues_id != (continues.pk if continues else None):
+        raise Conflict(f"This idempotency key started run {run.pk}, which continues another run.")
     return run
-
-
-def _name(user: User | None) -> str:
-    return user.get_username() if user else f"command line of {settings.HOST_NAME}"
