@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import structlog
@@ -26,18 +27,20 @@ from djinn.runs import approvals
 from djinn.runs.advance import advance
 from djinn.runs.budgets import OutOfTime
 from djinn.runs.children import is_paused, lineage, start_child
-from djinn.runs.dispatch import ring_execute
+from djinn.runs.dispatch import ring_execute, ring_settle
 from djinn.runs.models import Run, StepRun
 from djinn.runs.notes import mark_read
 from djinn.runs.orders import Order, names_of, order_of
 from djinn.runs.selectors import history_of
 from djinn.runs.states import RUN_FINAL, STEP_MOVES, STEP_OPEN, RunStatus, StepStatus
 from djinn.runs.turn import Turn, tags, turn_of
+from djinn.runs.urgency import most_urgent
 from runtime_image.djinn_runtime.protocol import ANSWER
 
 log = structlog.get_logger(__name__)
 
 MOST_CRASHES = 3
+MOST_LOOKS = 3
 
 
 def advance_run(run_id: int) -> None:
@@ -77,17 +80,25 @@ def prepare_step(step_run_id: int) -> None:
 
 
 def execute_step(step_run_id: int) -> None:
-    """Claim the step run's execution and see it through; returns at once when somebody else holds it."""
-    step_run = StepRun.objects.select_related("run").filter(pk=step_run_id, status__in=STEP_OPEN).first()
-    if step_run is None or step_run.execution_id is None or not _may_claim(step_run):
+    """Claim an execution and see it through; returns at once when there is none to claim.
+
+    A ring for a step run that nobody has begun says that something waits, not what: the most urgent one is taken.
+    """
+    step_run = _open_step_run(step_run_id)
+    if step_run is None:
         return
-    lease = leases.claim(step_run.execution_id, owner=settings.WORKER_NAME, host=settings.HOST_NAME)
-    if lease is None:
+    for chosen in _candidates(step_run):
+        lease = _claim(chosen)
+        if lease is not None:
+            break
+    else:
         return
-    with structlog.contextvars.bound_contextvars(run=step_run.run_id, step_run=step_run.pk, step=step_run.step):
+    with structlog.contextvars.bound_contextvars(run=chosen.run_id, step_run=chosen.pk, step=chosen.step):
         log.info("execution_claimed", execution=lease.execution_id, lease=lease.token)
-        _mark_running(step_run, lease.token)
+        _mark_running(chosen, lease.token)
         see_through(lease, present_runner())
+    if chosen.pk != step_run_id:
+        ring_settle(chosen.pk)
 
 
 def settle_step(step_run_id: int) -> None:
@@ -191,6 +202,27 @@ def _is_due(step_run: StepRun) -> bool:
 
 
 # --- Executing --------------------------------------------------------------------------------------------------------
+def _open_step_run(step_run_id: int | None) -> StepRun | None:
+    rows = StepRun.objects.select_related("run").filter(status__in=STEP_OPEN, execution__isnull=False)
+    return rows.filter(pk=step_run_id or 0).first()
+
+
+def _candidates(rung: StepRun) -> Iterator[StepRun]:
+    """What to claim: the most urgent of what waits, again when somebody else was faster, and last what was rung for."""
+    for _ in range(MOST_LOOKS if rung.status == StepStatus.QUEUED else 0):
+        urgent = _open_step_run(most_urgent(settings.HOST_NAME))
+        if urgent is None or urgent.pk == rung.pk:
+            break
+        yield urgent
+    yield rung
+
+
+def _claim(step_run: StepRun) -> leases.Lease | None:
+    if step_run.execution_id is None or not _may_claim(step_run):
+        return None
+    return leases.claim(step_run.execution_id, owner=settings.WORKER_NAME, host=settings.HOST_NAME)
+
+
 def _may_claim(step_run: StepRun) -> bool:
     """Whether this host is the run's, and nobody holds new work back. The first host that asks becomes the run's."""
     outermost = lineage(step_run.run)[-1]
