@@ -15,7 +15,7 @@ from djinn.runs.models import Approval, Note, Run, StepRun
 from djinn.runs.services import cancel_run, start_run
 from tests.make import begin, failed, history, make_user, played, step, succeeded, told, work, write_pipeline
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("home")]
 JSON = Any
 
 
