@@ -172,6 +172,8 @@ def _glob_problem(pattern: str) -> str:
         return "stays in the workspace: no / at its beginning, no .."
     if "" in parts or "." in parts:
         return "has no empty parts and no parts that are a dot"
+    if any("**" in part and part != "**" for part in parts):
+        return "has ** for whole directories only"
     return "" if pattern.isprintable() and "\\" not in pattern else "has no backslash and no control character"
 
 

@@ -108,6 +108,7 @@ def test_what_an_action_does_not_want_counts_as_absent(action: str) -> None:
         (script("loop: {onEachComplete: A}"), "key loop.over: a loop needs the name of an output or input"),
         (script("loop: {over: items}"), "key loop.over: nothing gives the name 'items'"),
         (script("loop: {over: 'a b'}"), "key loop.over: expected token ')', got 'b'"),
+        (script("loop: {over: current_item}"), "key loop.over: nothing gives the name 'current_item'"),
         (script("loop: items"), "key loop: must be a mapping, not 'items'"),
         (
             steps("id: A, run: ls, outputs: [xs], loop: {over: xs, onEachComplete: C}"),
@@ -162,6 +163,7 @@ def test_a_loop_that_cannot_go_round_is_refused(text: str, error: str) -> None:
         (script("when: inputs.a == 'x'"), "key when: nothing gives the name 'inputs.a'"),
         (script("when: x == 'y'"), "key when: nothing gives the name 'x'"),
         (script("when: current_item"), "key when: nothing gives the name 'current_item'"),
+        (script("foreach: [1], when: current_item"), "key when: nothing gives the name 'current_item'"),
         (script("foreach: {parallel: 3}"), "key foreach.over: 'foreach' needs an expression that gives a list"),
         (script("foreach: xs"), "key foreach: nothing gives the name 'xs'"),
         (script("foreach: [[1]]"), "key foreach: must be an expression, or a list of texts"),
@@ -258,6 +260,7 @@ def test_only_one_output_can_take_a_whole_answer() -> None:
         ("artifacts: [a/../../b]", "a pattern of files stays in the workspace"),
         ("artifacts: ['']", "a pattern of files has 1 to 256 characters"),
         ("artifacts: [a//b]", "a pattern of files has no empty parts"),
+        ("artifacts: [a/b**]", "a pattern of files has ** for whole directories only"),
         ("artifacts: ['a\\b']", "a pattern of files has no backslash"),
         ("resources: {disk: 0}", "key resources.disk: must be a size from 1m"),
         ("inputs: {a: {type: list, default: x}}", "key inputs.a.default: must be a list; the text 'x' is no JSON"),

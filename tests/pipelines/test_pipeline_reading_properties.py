@@ -16,6 +16,7 @@ from djinn.pipelines.flow import next_steps
 from djinn.pipelines.json_schema import PIPELINE_WORDS, STEP_WORDS, json_schema
 from djinn.pipelines.loader import Loaded, load_folder, load_text
 from djinn.pipelines.schema import JSON, from_snapshot, to_snapshot
+from djinn.runner.artifacts import check_glob
 
 IDS = ("A", "B", "C", "D")
 NAMES = ("x", "y", "xs")
@@ -140,3 +141,11 @@ def test_pipelines_that_use_each_other_in_any_way_load_or_are_refused(uses: dict
     assert {*catalogue.pipelines, *(Path(file).stem for file in catalogue.problems)} == set(uses)
     for pipeline in catalogue.pipelines:
         assert set(uses[pipeline]) <= catalogue.pipelines.keys()
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.text(alphabet="a/.*\\\x7f[é ", max_size=12) | st.text(max_size=300))
+def test_a_pattern_of_artifacts_that_loads_is_one_that_can_be_collected(pattern: str) -> None:
+    loaded, _ = load_or_problems({"id": "p", "artifacts": [pattern], "steps": [{"id": "A", "run": "ls"}]})
+    if loaded is not None:
+        assert check_glob(pattern) == ""
