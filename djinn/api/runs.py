@@ -9,25 +9,34 @@ from django.db.models import QuerySet
 from django.http import HttpResponse
 from django.http.response import HttpResponseBase
 from drf_spectacular.types import OpenApiTypes
-from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema, inline_serializer
+from drf_spectacular.utils import (
+    OpenApiParameter,
+    OpenApiResponse,
+    extend_schema,
+    extend_schema_field,
+    inline_serializer,
+)
 from rest_framework import mixins, serializers, viewsets
 from rest_framework.decorators import action
 from rest_framework.request import Request
 from rest_framework.response import Response
 
+from djinn.api.approvals import ApprovalSummary
 from djinn.api.negotiation import AlwaysJson
 from djinn.api.permissions import OperatorsChange
 from djinn.core.errors import UserError
 from djinn.events import log
 from djinn.events.serial import event_json
 from djinn.events.sse import cursor, event_stream_response
+from djinn.runs.deciders import approvals_of
 from djinn.runs.models import Run
 from djinn.runs.selectors import RunView, StepView, run_view, runs_seen_by
 from djinn.runs.services import cancel_run, start_run
-from djinn.runs.states import RunStatus, StepStatus
+from djinn.runs.states import ApprovalStatus, RunStatus, StepStatus
 
 MOST_EVENTS = 1000
 LONGEST_KEY = 200
+PARENT = "the run that it is a part of, when its pipeline is a step of another one"
 
 
 class StartRun(serializers.Serializer[Any]):
@@ -38,18 +47,24 @@ class StartRun(serializers.Serializer[Any]):
     model = serializers.CharField(
         max_length=260, default="", allow_blank=True, help_text="provider/model for all agents"
     )
+    priority = serializers.IntegerField(
+        min_value=-100, max_value=100, default=None, allow_null=True, help_text="instead of the pipeline's own"
+    )
 
 
 class RunSummary(serializers.ModelSerializer[Run]):
     """A run in a list."""
 
     created_by = serializers.CharField(source="created_by.username", read_only=True, allow_null=True)
+    parent = serializers.IntegerField(  # type: ignore[assignment]  # a field of this name, not the base's attribute
+        source="parent.run_id", read_only=True, allow_null=True, help_text=PARENT
+    )
 
     class Meta:
         model = Run
         fields = [
-            "id", "pipeline", "status", "reason", "message", "inputs", "model", "created_by",
-            "created_at", "started_at", "ended_at", "cancel_requested_at",
+            "id", "pipeline", "status", "reason", "message", "inputs", "model", "priority", "group", "host", "parent",
+            "continues", "created_by", "created_at", "started_at", "ended_at", "paused_at", "cancel_requested_at",
         ]  # fmt: skip
         read_only_fields = fields
 
@@ -60,6 +75,8 @@ class StepRunOut(serializers.Serializer[StepView]):
     id = serializers.IntegerField(source="row.pk")
     number = serializers.IntegerField(source="row.number")
     step = serializers.CharField(source="row.step")
+    item = serializers.CharField(source="row.item", help_text="index of the item that it is for; empty for none")
+    item_value = serializers.JSONField(source="row.item_value", allow_null=True)
     visit = serializers.IntegerField(source="row.visit")
     attempt = serializers.IntegerField(source="row.attempt")
     because = serializers.CharField(source="row.because")
@@ -72,6 +89,11 @@ class StepRunOut(serializers.Serializer[StepView]):
     started_at = serializers.DateTimeField(source="row.started_at", allow_null=True)
     ended_at = serializers.DateTimeField(source="row.ended_at", allow_null=True)
     execution = serializers.IntegerField(source="row.execution_id", allow_null=True)
+    reused_from = serializers.IntegerField(
+        source="row.reused_from_id",
+        allow_null=True,
+        help_text="the step run of an earlier run whose result stands here",
+    )
     input_tokens = serializers.IntegerField(source="bill.input_tokens")
     output_tokens = serializers.IntegerField(source="bill.output_tokens")
     cost_usd = serializers.DecimalField(14, 6, source="bill.cost_usd", allow_null=True)
@@ -88,16 +110,31 @@ class RunDetail(serializers.Serializer[RunView]):
     message = serializers.CharField(source="row.message")
     inputs = serializers.JSONField(source="row.inputs")
     model = serializers.CharField(source="row.model")
+    priority = serializers.IntegerField(source="row.priority")
+    group = serializers.CharField(source="row.group", help_text="its concurrency group; empty for none")
+    host = serializers.CharField(source="row.host", help_text="where its files are; empty while nothing has begun")
+    parent = serializers.IntegerField(  # type: ignore[assignment]  # a field of this name, not the base's attribute
+        source="row.parent.run_id", allow_null=True, help_text=PARENT
+    )
+    continues = serializers.IntegerField(
+        source="row.continues_id", allow_null=True, help_text="the run whose results it goes on from, or repeats"
+    )
     created_by = serializers.CharField(source="row.created_by.username", allow_null=True)
     created_at = serializers.DateTimeField(source="row.created_at")
     started_at = serializers.DateTimeField(source="row.started_at", allow_null=True)
     ended_at = serializers.DateTimeField(source="row.ended_at", allow_null=True)
+    paused_at = serializers.DateTimeField(source="row.paused_at", allow_null=True)
     cancel_requested_at = serializers.DateTimeField(source="row.cancel_requested_at", allow_null=True)
+    approvals = serializers.SerializerMethodField(help_text="what waits for people")
     step_runs = StepRunOut(many=True, source="steps")
     input_tokens = serializers.IntegerField(source="bill.input_tokens")
     output_tokens = serializers.IntegerField(source="bill.output_tokens")
     cost_usd = serializers.DecimalField(14, 6, source="bill.cost_usd", allow_null=True)
     diff = serializers.CharField(help_text="What the run changed so far, as a unified diff, cut at 1 MB.")
+
+    @extend_schema_field(ApprovalSummary(many=True))
+    def get_approvals(self, view: RunView) -> Any:
+        return ApprovalSummary(approvals_of(view.row).filter(status=ApprovalStatus.OPEN), many=True).data
 
 
 class RunFilter(django_filters.FilterSet):  # type: ignore[misc]  # the package has no types
@@ -135,7 +172,7 @@ class RunViewSet(mixins.ListModelMixin, viewsets.GenericViewSet[Run]):
     lookup_value_regex = r"[0-9]{1,18}"
 
     def get_queryset(self) -> QuerySet[Run]:
-        return runs_seen_by(self.request.user).select_related("created_by")
+        return runs_seen_by(self.request.user).select_related("created_by", "parent")
 
     @extend_schema(
         request=StartRun,
@@ -153,8 +190,9 @@ class RunViewSet(mixins.ListModelMixin, viewsets.GenericViewSet[Run]):
             pipeline_id=values["pipeline"],
             inputs=values["inputs"],
             model=values["model"],
+            priority=values["priority"],
             user=request.user,  # type: ignore[arg-type]
-            idempotency_key=_idempotency_key(request),
+            idempotency_key=idempotency_key(request),
         )
         return Response(RunDetail(run_view(run)).data, status=201, headers={"Location": f"/api/v1/runs/{run.pk}/"})
 
@@ -202,7 +240,8 @@ def _limit(request: Request) -> int:
     return int(text)
 
 
-def _idempotency_key(request: Request) -> str:
+def idempotency_key(request: Request) -> str:
+    """The request's key, empty for none; raises `UserError` for one that cannot be used."""
     key = request.headers.get("Idempotency-Key", "")
     if len(key) > LONGEST_KEY or not key.isprintable():
         wrong = f"at most {LONGEST_KEY} printable characters"

@@ -15,6 +15,7 @@ from typing import Any
 from uuid import uuid4
 
 import structlog
+from django.contrib.auth.models import AnonymousUser
 from django.db import IntegrityError, transaction
 from django.db.models import QuerySet
 from django_celery_beat.models import PeriodicTask, PeriodicTasks
@@ -177,8 +178,10 @@ def _start(schedule: Schedule, *, user: User, key: str | None) -> Run:
 
 
 # --- What people see --------------------------------------------------------------------------------------------------
-def schedules_seen_by(user: User) -> QuerySet[Schedule]:
+def schedules_seen_by(user: User | AnonymousUser) -> QuerySet[Schedule]:
     """The schedules that the person may see: all for a viewer, else those that they made."""
+    if not user.is_authenticated:
+        return Schedule.objects.none()
     rows = Schedule.objects.select_related("created_by", "entry__crontab")
     return rows if user.has_role(Role.VIEWER) else rows.filter(created_by=user)
 

@@ -11,6 +11,8 @@ from rest_framework.test import APIClient
 
 from djinn.accounts.models import Role, User
 from djinn.accounts.services import create_token
+from djinn.runs.models import Schedule
+from djinn.runs.schedules import Wanted, create_schedule
 
 PIPELINE = """\
 name: Echo
@@ -46,6 +48,12 @@ def api(people: dict[str, User]) -> Api:
         return made
 
     return client
+
+
+def make_schedule(user: User) -> Schedule:
+    """A daily schedule of the pipeline `echo`."""
+    wanted = Wanted(name="daily", pipeline="echo", cron="0 6 * * *", inputs={"word": "hello"})
+    return create_schedule(user=user, wanted=wanted)
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from django.test import Client
 from django.urls import URLPattern, URLResolver, get_resolver
 
 from djinn.accounts.models import User
+from tests.api.conftest import make_schedule
 from tests.dashboard.make import make_run
 
 ROLES = ("nobody", "none", "viewer", "operator", "admin")
@@ -37,6 +38,21 @@ ROUTES: dict[str, list[tuple[str, str, tuple[int, int, int, int, int]]]] = {
         ("GET", "/api/v1/runs/{run}/events/", (401, 404, 200, 200, 200)),
         ("POST", "/api/v1/runs/{run}/events/", (401, 403, 403, 405, 405)),
     ],
+    "api/v1/^schedules/$": [
+        ("GET", "/api/v1/schedules/", (401, 200, 200, 200, 200)),
+        ("POST", "/api/v1/schedules/", (401, 403, 403, 201, 201)),
+        ("DELETE", "/api/v1/schedules/", (401, 403, 403, 405, 405)),
+    ],
+    f"api/v1/^schedules/{RUN}$": [
+        ("GET", "/api/v1/schedules/{schedule}/", (401, 404, 200, 200, 200)),
+        ("PATCH", "/api/v1/schedules/{schedule}/", (401, 403, 403, 200, 200)),
+        ("PUT", "/api/v1/schedules/{schedule}/", (401, 403, 403, 405, 405)),
+        ("DELETE", "/api/v1/schedules/{schedule}/", (401, 403, 403, 204, 204)),
+    ],
+    f"api/v1/^schedules/{RUN}start/$": [
+        ("POST", "/api/v1/schedules/{schedule}/start/", (401, 403, 403, 201, 201)),
+        ("GET", "/api/v1/schedules/{schedule}/start/", (401, 405, 405, 405, 405)),
+    ],
     "api/v1/pipelines/": [("GET", "/api/v1/pipelines/", (401, 403, 200, 200, 200))],
     "api/v1/schema/": [("GET", "/api/v1/schema/", (401, 200, 200, 200, 200))],
     "api/v1/": [("GET", "/api/v1/nothing/", (404, 404, 404, 404, 404))],
@@ -58,6 +74,7 @@ ROUTES: dict[str, list[tuple[str, str, tuple[int, int, int, int, int]]]] = {
 OPEN_ADMIN = {"admin/login/", "admin/logout/", "admin/jsi18n/"}
 """Django's own doors to the admin, which let everybody in by design."""
 BODY = {"pipeline": "echo", "inputs": {"word": "hello"}}
+SCHEDULE = {**BODY, "name": "new", "cron": "0 6 * * *"}
 
 
 def _routes(patterns: list[URLPattern | URLResolver], before: str = "") -> Iterator[str]:
@@ -87,7 +104,8 @@ def test_a_route_answers_each_role_as_the_table_says(
     people: dict[str, User], pipelines: Path, method: str, path: str, role: str, status: int
 ) -> None:
     run = make_run(people["operator"])
-    answer = _client(people, role).generic(method, path.format(run=run.pk), **_body(path))
+    numbers = {"run": run.pk, "schedule": make_schedule(people["operator"]).pk}
+    answer = _client(people, role).generic(method, path.format(**numbers), **_body(method, path))
     assert answer.status_code == status
     if status == LOGIN and role == "nobody" and "logout" not in path:
         assert answer.headers["Location"].startswith("/login/?next=/")
@@ -127,6 +145,7 @@ def _client(people: dict[str, User], role: str) -> Client:
     return client
 
 
-def _body(path: str) -> dict[str, Any]:
-    is_json = path == "/api/v1/runs/"
-    return {"data": json.dumps(BODY), "content_type": "application/json"} if is_json else {}
+def _body(method: str, path: str) -> dict[str, Any]:
+    bodies = {("POST", "/api/v1/runs/"): BODY, ("POST", "/api/v1/schedules/"): SCHEDULE}
+    body = bodies.get((method, path), {"name": "renamed"} if method == "PATCH" else None)
+    return {"data": json.dumps(body), "content_type": "application/json"} if body is not None else {}

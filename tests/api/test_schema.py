@@ -12,7 +12,7 @@ from django.core.management import call_command
 from jsonschema import Draft202012Validator
 
 from djinn.accounts.models import User
-from tests.api.conftest import Api
+from tests.api.conftest import Api, make_schedule
 from tests.dashboard.make import end_step, make_call, make_run, make_step
 
 COMMITTED = Path(__file__).resolve().parents[2] / "docs" / "api-schema.yaml"
@@ -29,6 +29,8 @@ ANSWERS = {
     "/api/v1/runs/{id}/": "/api/v1/runs/{run}/",
     "/api/v1/runs/{id}/events/": "/api/v1/runs/{run}/events/",
     "/api/v1/pipelines/": "/api/v1/pipelines/",
+    "/api/v1/schedules/": "/api/v1/schedules/",
+    "/api/v1/schedules/{id}/": "/api/v1/schedules/{schedule}/",
 }
 
 
@@ -40,7 +42,7 @@ def test_an_answer_looks_as_the_schema_says(
     make_call(step)
     end_step(step)
     make_run(None)
-    answer = api("viewer").get(address.format(run=step.run_id))
+    answer = api("viewer").get(address.format(run=step.run_id, schedule=make_schedule(people["operator"]).pk))
     _check(answer, path, "get", "200")
 
 

@@ -24,6 +24,7 @@ class Command(BaseCommand):
             "--input", action="append", default=[], metavar="NAME=VALUE", help="an input; may be repeated"
         )
         parser.add_argument("--model", default="", metavar="PROVIDER/NAME", help="for all agents, instead of their own")
+        parser.add_argument("--priority", type=int, help="from -100 to 100, instead of the pipeline's own")
         parser.add_argument("--follow", action="store_true", help="show the run as it happens")
 
     def handle(self, *args: Any, **options: Any) -> None:
@@ -31,7 +32,9 @@ class Command(BaseCommand):
             raise CommandError(NOT_UP)
         inputs = dict(_pair(text) for text in options["input"])
         try:
-            run = start_run(pipeline_id=options["pipeline"], inputs=inputs, model=options["model"])
+            run = start_run(
+                pipeline_id=options["pipeline"], inputs=inputs, model=options["model"], priority=options["priority"]
+            )
         except UserError as exc:
             lines = [exc.message, *(f"  {name}: {text}" for name, text in exc.details.items())]
             raise CommandError("\n".join(lines)) from exc
