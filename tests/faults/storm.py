@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 import itertools
 import time
+from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -26,6 +27,10 @@ REST_SECONDS = 30.0
 MOST_LOSSES = 5
 """How often a step may lose its container, which no step survives more often."""
 AFTERMATH_SECONDS = 10.0
+
+PATIENT = frozenset({"container_killed", "container_removed", "run_cancelled"})
+"""Kinds that wait for a victim when there is none."""
+TRY_SECONDS = 0.4
 
 Say = Callable[[str], None]
 
@@ -87,6 +92,8 @@ class Storm:
         self._stage, self._settings, self._say = stage, settings, say
         self._later: list[tuple[float, int, Callable[[], object]]] = []
         self._order = itertools.count()
+        self._owed: deque[Fault] = deque()
+        self._tried = 0.0
         self._hurts: list[tuple[str, float, Hurt, frozenset[int]]] = []
         self._began = time.monotonic()
         names = [path.stem for path in stage.pipelines.glob("storm-*.yaml")]
@@ -123,6 +130,8 @@ class Storm:
         open_runs, at = self._open_runs(), time.time()
         hurt = self._levers.pull(fault)
         if hurt is None:
+            if fault.kind in PATIENT:
+                self._owed.append(fault)
             return
         self._hurts.append((fault.kind, at, hurt, open_runs))
         count = len(self._hurts)
@@ -138,6 +147,9 @@ class Storm:
         while (now := time.monotonic()) < until:
             while self._later and self._later[0][0] <= now:
                 heapq.heappop(self._later)[2]()
+            if self._owed and now > self._tried + TRY_SECONDS:
+                self._tried = now
+                self._inject(self._owed.popleft())
             time.sleep(0.02)
 
     def _open_runs(self) -> frozenset[int]:
@@ -157,6 +169,7 @@ class Storm:
     def _calm(self) -> None:
         """No more faults: what was begun is undone, what was wanted is started, everything ends."""
         self._say(f"{len(self._hurts)} faults were injected; quiet now")
+        self._owed.clear()
         while self._later:
             self._wait(0.1)
         self._stage.heal()
