@@ -64,7 +64,8 @@ def _ring_runs() -> int:
     is_next = ~waits | Q(pk__in=first_ones())
     is_late = Q(created_at__lt=_ago(LATE_SECONDS)) & ~has_open & is_next
     is_late &= Q(paused_at=None)
-    runs = Run.objects.filter(is_late | Q(cancel_requested_at__isnull=False), status__in=RUN_OPEN)
+    is_resumed = Q(status=RunStatus.PAUSED, paused_at=None)
+    runs = Run.objects.filter(is_late | is_resumed | Q(cancel_requested_at__isnull=False), status__in=RUN_OPEN)
     ids = list(runs.values_list("pk", flat=True)[:AT_ONCE])
     for pk in ids:
         ring_advance(pk)
@@ -117,6 +118,17 @@ def _give_up_lost_hosts() -> None:
         if give_up(execution=execution, message=text):
             fault("give_up.after")
             log.error("execution_given_up", execution=execution.pk, host=execution.host)
+            _let_go_of_host(execution)
+
+
+def _let_go_of_host(execution: Execution) -> None:
+    """Let another host begin the run's workspace anew, when the lost one holds nothing of it that is needed."""
+    number = execution.workspace.removeprefix("run-")
+    if not number.isdigit():
+        return
+    kept = Execution.objects.filter(workspace=execution.workspace).exclude(result_snapshot="")
+    if not kept.exists():
+        Run.objects.filter(pk=number, host=execution.host).update(host="")
 
 
 def _give_up_forsaken() -> None:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.conf import settings
+from django.utils import timezone
 
 from djinn.core.errors import Conflict
 from djinn.executions.models import Execution
+from djinn.executions.states import OPEN
 from djinn.runs import engine
 from djinn.runs.approvals import decide
 from djinn.runs.explanation import explain
 from djinn.runs.models import Approval, Note, Run, StepRun
 from djinn.runs.services import cancel_run, start_run
+from djinn.runs.sweep import sweep
 from tests.make import begin, failed, history, make_user, played, step, succeeded, told, work, write_pipeline
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("home")]
@@ -117,7 +122,7 @@ def test_a_notice_reaches_the_next_prompt_of_its_agent_once() -> None:
 def test_a_graph_runs_in_parallel_and_joins_with_outputs_in_item_order() -> None:
     run = begin(
         step("LIST", gives(FILES=["x", "y", "z"]), outputs=["FILES"]),
-        step("READ", "echo {{ current_item }}", needs=["LIST"], foreach={"over": "FILES", "parallel": 2}, outputs=["R"]),
+        step("READ", needs=["LIST"], foreach={"over": "FILES", "parallel": 2}, outputs=["R"]),
         step("SIDE", needs=["LIST"]),
         step("JOIN", "echo {{ R | tojson }} {{ steps.SIDE.status }}", needs=["READ", "SIDE"]),
     )
@@ -276,3 +281,34 @@ def test_a_paused_run_starts_nothing_and_says_so() -> None:
     work(run)
     assert run.status == "succeeded"
     assert [kind for kind, _ in told(run, "run_paused", "run_resumed")] == ["run_paused", "run_resumed"]
+
+
+# --- Hosts ------------------------------------------------------------------------------------------------------------
+def lost_host(run: Run) -> None:
+    """The host that the run is bound to is silent for longer than anybody waits."""
+    long_ago = timezone.now() - timedelta(days=1)
+    Run.objects.filter(pk=run.pk).update(host="gone")
+    for execution in Execution.objects.filter(step_run__run=run, status__in=OPEN):
+        Execution.objects.filter(pk=execution.pk).update(host="gone", lease_expires_at=long_ago, created_at=long_ago)
+
+
+def test_a_run_leaves_a_lost_host_that_holds_nothing_of_it() -> None:
+    run = begin(step("A"))
+    engine.advance_run(run.pk)
+    lost_host(run)
+    sweep()
+    work(run)
+    run.refresh_from_db()
+    assert (run.status, run.host) == ("succeeded", settings.HOST_NAME)
+    assert history(run) == [("A", 1, 1, "failed", "lost"), ("A", 1, 2, "succeeded", "")]
+
+
+def test_a_run_stays_bound_to_the_host_that_has_its_files() -> None:
+    run = begin(step("A"), step("B"))
+    engine.advance_run(run.pk)
+    for name in ("prepare", "execute", "settle"):
+        getattr(engine, f"{name}_step")(run.step_runs.get(step="A").pk)
+    lost_host(run)
+    sweep()
+    run.refresh_from_db()
+    assert run.host == "gone"
