@@ -116,7 +116,7 @@ def test_a_tree_that_is_a_link_is_not_followed(store: Path, tmp_path: Path) -> N
 
 
 def swap(place: Path, outside: Path, done: threading.Event) -> None:
-    """Let the name be a directory and a link to the outside by turns, as fast as it goes."""
+    """Let the name be what it is and a link to the outside by turns, as fast as it goes."""
     other, link = place.with_name("other"), place.with_name("link")
     link.symlink_to(outside)
     while not done.is_set():
@@ -126,12 +126,13 @@ def swap(place: Path, outside: Path, done: threading.Event) -> None:
         other.rename(place)
 
 
-def test_a_directory_that_becomes_a_link_meanwhile_is_not_followed(tree: Path, store: Path, tmp_path: Path) -> None:
-    write(tmp_path, "outside/file")
+@pytest.mark.parametrize("name", ["folder", "folder/file"])
+def test_what_becomes_a_link_meanwhile_is_not_followed(tree: Path, store: Path, tmp_path: Path, name: str) -> None:
+    write(tmp_path, "outside/folder/file")
     (tree / "folder").mkdir()
     (tree / "folder" / "file").write_text("inside")
     done = threading.Event()
-    swapper = threading.Thread(target=swap, args=(tree / "folder", tmp_path / "outside", done))
+    swapper = threading.Thread(target=swap, args=(tree / name, tmp_path / "outside" / name, done))
     swapper.start()
     try:
         found = {artifact.sha256 for _ in range(500) for artifact in collect(tree, ["folder/file"], store)}

@@ -177,6 +177,29 @@ def test_a_snapshot_that_is_taken_again_is_the_same(root: Path, base: str) -> No
     assert lane(root, "one").snapshot("again", parent=base) == first
 
 
+def test_a_snapshot_without_a_base_is_made_on_what_was_put_back(root: Path, base: str) -> None:
+    workspace = lane(root, "one")
+    after(workspace, base, {"b": "failed\n"})
+    workspace.restore(base)
+    write(workspace.tree, {"b": "good\n"})
+    assert git(root / "snapshots.git", "rev-list", workspace.snapshot("x")).split()[1:] == [base]
+
+
+def test_the_same_files_on_another_base_are_another_snapshot(root: Path, base: str) -> None:
+    workspace = lane(root, "one")
+    other = after(lane(root, "other"), base, {"d/c": "other\n"})
+    first = after(workspace, base, {"b": "x\n"})
+    second = workspace.snapshot("again", parent=other)
+    assert (second != first, git(root / "snapshots.git", "rev-list", second).split()[1]) == (True, other)
+
+
+def test_a_lane_does_not_disturb_the_index_of_another(root: Path, base: str) -> None:
+    index = root / "snapshots.git" / "index"
+    before = index.read_bytes()
+    after(lane(root, "one"), base, {"b": "x\n"})
+    assert index.read_bytes() == before
+
+
 def test_an_unchanged_tree_gives_the_base_again(root: Path, base: str) -> None:
     assert after(lane(root, "one"), base, {}) == base
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import multiprocessing
 import os
 import subprocess
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from runner_bench import wait_until
 
 from djinn.runner.git import WorkspaceError, scrub
 from djinn.runner.source import Source
@@ -116,7 +118,6 @@ def served(repository: Path) -> Iterator[str]:
         f"--base-path={repository.parent}",
     ]
     server = subprocess.Popen(["git", "-c", "safe.directory=*", "daemon", *options], stderr=subprocess.DEVNULL)
-    from runner_bench import wait_until
 
     def answers() -> bool:
         with socket.socket() as client:
@@ -364,6 +365,28 @@ def test_another_process_is_kept_out(fresh: Workspace) -> None:
     done.set()
     holder.join()
     assert not caught.value.permanent
+
+
+def open_locks(root: Path) -> int:
+    """How many descriptors of this process are the workspace's lock."""
+    names = [f"/proc/self/fd/{number}" for number in os.listdir("/proc/self/fd")]
+    return sum(os.path.realpath(name) == str(root / "lock") for name in names)
+
+
+def test_who_waited_for_a_workspace_that_was_removed_locks_the_new_one(fresh: Workspace) -> None:
+    found: list[bool] = []
+
+    def wait() -> None:
+        with Workspace(fresh.root, owner=None).lock():
+            found.append((fresh.root / "lock").exists())
+
+    waiter = threading.Thread(target=wait)
+    with fresh.lock():
+        waiter.start()
+        wait_until(lambda: open_locks(fresh.root) == 2, "the other one waits")
+        fresh.remove()
+    waiter.join()
+    assert found == [True]
 
 
 def test_a_running_git_keeps_the_lock_of_its_dead_worker(fresh: Workspace) -> None:
