@@ -91,7 +91,7 @@ def _item_names(history: History, step: Step, at: Past | None) -> Names:
     names: Names = {"current_item": at.item_value, "current_index": int(at.item.rpartition(".")[2])}
     if step.matrix:
         names["matrix"] = at.item_value
-    else:
+    elif not step.over:
         names["completed_items"] = _completed(history, at.item)
     return names
 

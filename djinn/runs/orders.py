@@ -104,7 +104,7 @@ class _Maker:
         step, kept = self.step, self.run.agents[self.step.agent]
         agent = Agent(**{**kept, "tools": tuple(kept["tools"])})
         model = model_of(step, kept, override=self.run.model)
-        names = {**self.names, "task_description": step.description}
+        names = {"task_description": step.description, **self.names}
         prompt = task_text(
             task=self._render(step.input or step.description, names),
             step=step.id,

@@ -47,7 +47,7 @@ def origin_of(step_run: StepRun) -> StepRun:
 
 def _text(step: Step, names: Names) -> str:
     try:
-        return render(step.input or step.description, {**names, "task_description": step.description}).text
+        return render(step.input or step.description, {"task_description": step.description, **names}).text
     except TemplateInvalid as exc:
         raise UserError(f"the question of step {step.id} cannot be filled in: {exc}") from exc
 
