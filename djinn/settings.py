@@ -182,7 +182,11 @@ SPECTACULAR_SETTINGS = {
     "SERVE_INCLUDE_SCHEMA": False,
     "COMPONENT_SPLIT_REQUEST": True,
     "SERVE_PERMISSIONS": ["rest_framework.permissions.IsAuthenticated"],
-    "ENUM_NAME_OVERRIDES": {"Status": "djinn.runs.states.RunStatus"},  # a step run has the same ones
+    "ENUM_NAME_OVERRIDES": {
+        "Status": "djinn.runs.states.RunStatus",
+        "StepStatus": "djinn.runs.states.StepStatus",
+        "ApprovalStatus": "djinn.runs.states.ApprovalStatus",
+    },
 }
 DATA_UPLOAD_MAX_MEMORY_SIZE = 2 * 1024 * 1024
 

@@ -18,8 +18,9 @@ from djinn.accounts.models import User
 from djinn.core.errors import Conflict
 from djinn.executions.lease import DatabaseClock
 from djinn.pipelines.flow import Finish, Past, next_steps
-from djinn.pipelines.schema import Pipeline, from_snapshot
+from djinn.pipelines.schema import Pipeline
 from djinn.runs import catalogue
+from djinn.runs.definitions import definition_of
 from djinn.runs.models import Intent, Run, StepRun
 from djinn.runs.notes import copy_notes
 from djinn.runs.reuse import kept_on_rerun, kept_on_retry
@@ -142,7 +143,7 @@ def _store(
     details: dict[str, JSON],
 ) -> Run:
     old = Run.objects.select_for_update().get(pk=run.pk)
-    pipeline = _definition(old)
+    pipeline = definition_of(old)
     rows = list(old.step_runs.select_related("reused_from").order_by("number"))
     kept = choose(old, pipeline, [past_of(row) for row in rows])
     kept_rows = [rows[number - 1] for number in kept]
@@ -156,13 +157,6 @@ def _store(
     copy_notes(old, new, copies)
     Intent.objects.create(run=old, verb=verb, by=user, details={"run": new.pk, **details})
     return new
-
-
-def _definition(run: Run) -> Pipeline:
-    try:
-        return from_snapshot(run.definition)
-    except ValueError as exc:
-        raise Conflict(f"Run {run.pk} keeps a definition that this version cannot read: restart it instead.") from exc
 
 
 def _successor(old: Run, user: User | None, key: str | None) -> Run:

@@ -10,9 +10,9 @@ from django.utils import timezone
 
 from djinn.pipelines.flow import Blocked, Blocker, Decision, Start, next_steps
 from djinn.pipelines.history import named
-from djinn.pipelines.schema import from_snapshot
 from djinn.runs import admission
 from djinn.runs.children import is_paused
+from djinn.runs.definitions import definition_of
 from djinn.runs.models import Run, StepRun
 from djinn.runs.selectors import history_of
 from djinn.runs.states import STEP_OPEN, ApprovalStatus, RunStatus, StepStatus
@@ -45,14 +45,17 @@ class Explained:
 
 
 def explain(run: Run) -> list[Explained]:
-    """Everything of the run that neither runs nor has ended; empty for a run that has ended."""
+    """Everything of the run that neither runs nor has ended; empty for a run that has ended.
+
+    Raises `Conflict` when this version cannot read its definition.
+    """
     if run.is_final:
         return []
     if run.status == RunStatus.QUEUED and (queued := _not_admitted(run)):
         return [queued]
     history = history_of(run)
     decisions = next_steps(
-        from_snapshot(run.definition),
+        definition_of(run),
         history,
         inputs=run.inputs,
         cancelled=run.cancel_requested_at is not None,

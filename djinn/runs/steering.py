@@ -13,7 +13,8 @@ from djinn.core.errors import Conflict, UserError
 from djinn.events.log import NewEvent, append
 from djinn.executions.lease import DatabaseClock
 from djinn.pipelines.report import suggestion
-from djinn.pipelines.schema import Pipeline, from_snapshot
+from djinn.pipelines.schema import Pipeline
+from djinn.runs.definitions import definition_of
 from djinn.runs.dispatch import ring_advance
 from djinn.runs.models import Intent, Note, Run
 from djinn.runs.notes import LONGEST_NOTE
@@ -64,7 +65,7 @@ def inject(*, run: Run, text: str, step: str = "", agent: str = "", user: User |
     locked = locked_open(run)
     if locked.cancel_requested_at is not None:
         raise Conflict(f"Run {run.pk} is being cancelled.")
-    pipeline = from_snapshot(locked.definition)
+    pipeline = definition_of(locked)
     if bool(step) == bool(agent):
         raise UserError("Name either a step or an agent.", details={"step": "or agent", "agent": "or step"})
     if agent:

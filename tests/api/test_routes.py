@@ -13,7 +13,7 @@ from django.urls import URLPattern, URLResolver, get_resolver
 
 from djinn.accounts.models import User
 from tests.api.conftest import make_schedule
-from tests.dashboard.make import make_run
+from tests.dashboard.make import make_approval, make_run
 
 ROLES = ("nobody", "none", "viewer", "operator", "admin")
 LOGIN = 302
@@ -53,6 +53,38 @@ ROUTES: dict[str, list[tuple[str, str, tuple[int, int, int, int, int]]]] = {
         ("POST", "/api/v1/schedules/{schedule}/start/", (401, 403, 403, 201, 201)),
         ("GET", "/api/v1/schedules/{schedule}/start/", (401, 405, 405, 405, 405)),
     ],
+    "api/v1/^runs/cancel/$": [("POST", "/api/v1/runs/cancel/", (401, 403, 403, 200, 200))],
+    "api/v1/^runs/retry/$": [("POST", "/api/v1/runs/retry/", (401, 403, 403, 200, 200))],
+    **{  # 409: the run is open, or its definition cannot be read
+        f"api/v1/^runs/{RUN}{verb}/$": [
+            ("POST", f"/api/v1/runs/{{run}}/{verb}/", (401, 403, 403, status, status)),
+            ("GET", f"/api/v1/runs/{{run}}/{verb}/", (401, 405, 405, 405, 405)),
+        ]
+        for status, verbs in ((202, ("pause", "resume")), (409, ("notes", "retry", "rerun", "restart")))
+        for verb in verbs
+    },
+    **{
+        f"api/v1/^runs/{RUN}{part}/$": [
+            ("GET", f"/api/v1/runs/{{run}}/{part}/", (401, 404, status, status, status)),
+            ("POST", f"/api/v1/runs/{{run}}/{part}/", (401, 403, 403, 405, 405)),
+        ]
+        for part, status in {"approvals": 200, "intents": 200, "artifacts": 200, "explain": 409}.items()
+    },
+    f"api/v1/^runs/{RUN}artifacts/(?P<artifact>[0-9]{{1,18}})/$": [
+        ("GET", "/api/v1/runs/{run}/artifacts/1/", (401, 404, 404, 404, 404)),
+    ],
+    "api/v1/^approvals/$": [
+        ("GET", "/api/v1/approvals/", (401, 200, 200, 200, 200)),
+        ("POST", "/api/v1/approvals/", (401, 405, 405, 405, 405)),
+    ],
+    "api/v1/^approvals/(?P<pk>[0-9]{1,18})/$": [
+        ("GET", "/api/v1/approvals/{approval}/", (401, 404, 200, 200, 200)),
+        ("DELETE", "/api/v1/approvals/{approval}/", (401, 405, 405, 405, 405)),
+    ],
+    "api/v1/^approvals/(?P<pk>[0-9]{1,18})/decide/$": [  # 403: it is for somebody else to decide
+        ("POST", "/api/v1/approvals/{approval}/decide/", (401, 404, 403, 403, 409)),
+        ("GET", "/api/v1/approvals/{approval}/decide/", (401, 405, 405, 405, 405)),
+    ],
     "api/v1/pipelines/": [("GET", "/api/v1/pipelines/", (401, 403, 200, 200, 200))],
     "api/v1/schema/": [("GET", "/api/v1/schema/", (401, 200, 200, 200, 200))],
     "api/v1/": [("GET", "/api/v1/nothing/", (404, 404, 404, 404, 404))],
@@ -75,6 +107,15 @@ OPEN_ADMIN = {"admin/login/", "admin/logout/", "admin/jsi18n/"}
 """Django's own doors to the admin, which let everybody in by design."""
 BODY = {"pipeline": "echo", "inputs": {"word": "hello"}}
 SCHEDULE = {**BODY, "name": "new", "cron": "0 6 * * *"}
+
+VERBS: dict[tuple[str, str], Any] = {
+    ("POST", "/api/v1/runs/{run}/notes/"): {"text": "mind the gap", "step": "A"},
+    ("POST", "/api/v1/runs/{run}/rerun/"): {"step": "A"},
+    ("POST", "/api/v1/runs/{run}/restart/"): {},
+    ("POST", "/api/v1/runs/cancel/"): {"ids": [1]},
+    ("POST", "/api/v1/runs/retry/"): {"ids": [1]},
+    ("POST", "/api/v1/approvals/{approval}/decide/"): {"verdict": "approve", "digest": "of something else"},
+}
 
 
 def _routes(patterns: list[URLPattern | URLResolver], before: str = "") -> Iterator[str]:
@@ -104,7 +145,8 @@ def test_a_route_answers_each_role_as_the_table_says(
     people: dict[str, User], pipelines: Path, method: str, path: str, role: str, status: int
 ) -> None:
     run = make_run(people["operator"])
-    numbers = {"run": run.pk, "schedule": make_schedule(people["operator"]).pk}
+    schedule, approval = make_schedule(people["operator"]), make_approval(run)
+    numbers = {"run": run.pk, "schedule": schedule.pk, "approval": approval.pk}
     answer = _client(people, role).generic(method, path.format(**numbers), **_body(method, path))
     assert answer.status_code == status
     if status == LOGIN and role == "nobody" and "logout" not in path:
@@ -146,6 +188,6 @@ def _client(people: dict[str, User], role: str) -> Client:
 
 
 def _body(method: str, path: str) -> dict[str, Any]:
-    bodies = {("POST", "/api/v1/runs/"): BODY, ("POST", "/api/v1/schedules/"): SCHEDULE}
+    bodies = {("POST", "/api/v1/runs/"): BODY, ("POST", "/api/v1/schedules/"): SCHEDULE, **VERBS}
     body = bodies.get((method, path), {"name": "renamed"} if method == "PATCH" else None)
     return {"data": json.dumps(body), "content_type": "application/json"} if body is not None else {}

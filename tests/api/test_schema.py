@@ -12,8 +12,12 @@ from django.core.management import call_command
 from jsonschema import Draft202012Validator
 
 from djinn.accounts.models import User
+from djinn.executions.models import Artifact
+from djinn.pipelines.loader import load_text
+from djinn.pipelines.schema import to_snapshot
+from djinn.runs.models import Intent, Run, StepRun
 from tests.api.conftest import Api, make_schedule
-from tests.dashboard.make import end_step, make_call, make_run, make_step
+from tests.dashboard.make import end_step, make_approval, make_call, make_run, make_step
 
 COMMITTED = Path(__file__).resolve().parents[2] / "docs" / "api-schema.yaml"
 
@@ -29,6 +33,12 @@ ANSWERS = {
     "/api/v1/runs/{id}/": "/api/v1/runs/{run}/",
     "/api/v1/runs/{id}/events/": "/api/v1/runs/{run}/events/",
     "/api/v1/pipelines/": "/api/v1/pipelines/",
+    "/api/v1/approvals/": "/api/v1/approvals/",
+    "/api/v1/approvals/{id}/": "/api/v1/approvals/{approval}/",
+    "/api/v1/runs/{id}/approvals/": "/api/v1/runs/{run}/approvals/",
+    "/api/v1/runs/{id}/intents/": "/api/v1/runs/{run}/intents/",
+    "/api/v1/runs/{id}/artifacts/": "/api/v1/runs/{run}/artifacts/",
+    "/api/v1/runs/{id}/explain/": "/api/v1/runs/{run}/explain/",
     "/api/v1/schedules/": "/api/v1/schedules/",
     "/api/v1/schedules/{id}/": "/api/v1/schedules/{schedule}/",
 }
@@ -42,13 +52,24 @@ def test_an_answer_looks_as_the_schema_says(
     make_call(step)
     end_step(step)
     make_run(None)
-    answer = api("viewer").get(address.format(run=step.run_id, schedule=make_schedule(people["operator"]).pk))
+    _add_parts(step)
+    numbers = {"schedule": make_schedule(people["operator"]).pk, "approval": make_approval(step.run).pk}
+    answer = api("viewer").get(address.format(run=step.run_id, **numbers))
     _check(answer, path, "get", "200")
 
 
 def test_a_started_run_looks_as_the_schema_says(api: Api, pipelines: Path) -> None:
     body = json.dumps({"pipeline": "echo", "inputs": {"word": "a"}})
     _check(api("operator").post("/api/v1/runs/", body, content_type="application/json"), "/api/v1/runs/", "post", "201")
+
+
+def _add_parts(step: StepRun) -> None:
+    """What a run of these steps has when somebody has steered it, and it has kept a file."""
+    text = "id: p\nsteps: [{id: build, run: ls}, {id: gate, approve: true}, {id: ship, run: ls}]"
+    definition = to_snapshot(load_text(text, file="p.yaml").pipeline)
+    Run.objects.filter(pk=step.run_id).update(definition=definition)
+    Intent.objects.create(run=step.run, verb="rerun", details={"from_step": "build", "run": 7})
+    Artifact.objects.create(execution=step.execution, path="a.txt", size=1, digest="0" * 64)
 
 
 def _check(answer: Any, path: str, method: str, status: str) -> None:

@@ -15,7 +15,7 @@ from djinn.events.log import NewEvent, append, open_stream
 from djinn.executions.models import Execution
 from djinn.executions.states import ExecutionStatus
 from djinn.providers.models import ModelCall
-from djinn.runs.models import Run, StepRun
+from djinn.runs.models import Approval, Run, StepRun
 
 Browser = Callable[[User | None], Client]
 
@@ -71,6 +71,15 @@ def make_step(run: Run, step: str = "build", **fields: Any) -> StepRun:
         append(run.stream, [NewEvent("step_started", {**tags(row), "host": "here"})])
     run.refresh_from_db()
     return row
+
+
+def make_approval(run: Run, *, by: Sequence[str] = ("somebody",), **fields: Any) -> Approval:
+    """An open question of a step run that waits for it."""
+    number = run.step_runs.count() + 1
+    row = StepRun.objects.create(run=run, number=number, step="gate", visit=1, attempt=1, status="waiting")
+    shown = {"outputs": {"RESULT": "good"}, "diff": DIFF}
+    columns = {"question": "Ship it?", "shown": shown, "digest": "0" * 64, **fields}
+    return Approval.objects.create(step_run=row, by=list(by), **columns)
 
 
 def tags(row: StepRun) -> dict[str, Any]:
