@@ -25,6 +25,7 @@ from djinn.core.installation import servers
 from tests.faults.messages import ring_doubled, ring_stale
 from tests.faults.plan import Fault
 from tests.faults.stage import DJINN, LEASE_SECONDS, Stage
+from tests.faults.verdict import Excuses
 from tests.stack.live import wait_for
 
 FAKETIME = Path("/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1")
@@ -60,12 +61,7 @@ class Levers:
         """Starts a run of the pipeline as soon as it can; the number of the intent."""
         self.problems: list[tuple[str, str]] = []
         """What a lever itself saw that must not be: subject and text."""
-        self.cancelled: set[int] = set()
-        """Runs that may have been cancelled: the answer may be lost."""
-        self.disk_full: list[tuple[float, float]] = []
-        """From when to when the workspaces' disk was full, in seconds of this machine's clock."""
-        self.engine_faults: list[float] = []
-        """When an engine or a container was hurt: a step may lose its container five times, and no more."""
+        self.excuses = Excuses()
         self._chance = random.Random(f"levers of {seed}")
 
     def pull(self, fault: Fault) -> Hurt | None:
@@ -104,14 +100,14 @@ class Levers:
         found = self.stage.pids(name)
         if not found:
             return None
-        pid, before, hurt_until = _chosen(found, fault), self._containers(), len(self.engine_faults)
+        pid, before, hurt_until = _chosen(found, fault), self._containers(), len(self.excuses.losses)
         if not _send(pid, signal.SIGTERM):
             return None
 
         def look() -> None:
             if pid in self.stage.pids(name) and not _is_suspended(pid):
                 self.problems.append(("stack", f"{name} was still there {REDEPLOY_SECONDS:.0f} s after SIGTERM"))
-            if len(self.engine_faults) == hurt_until:
+            if len(self.excuses.losses) == hurt_until:
                 self._compare(before)
 
         self.later(REDEPLOY_SECONDS, look)
@@ -214,7 +210,7 @@ class Levers:
         if engine is None or engine.is_away:
             return None
         {"kill": engine.kill, "stop": engine.stop, "suspend": engine.suspend}[how]()
-        self.engine_faults.append(time.time())
+        self.excuses.losses.append(time.time())
 
         def back() -> None:
             if how == "suspend":
@@ -243,7 +239,7 @@ class Levers:
         name = _chosen(running, fault)
         if self._docker(*command, name) is None:
             return None
-        self.engine_faults.append(time.time())
+        self.excuses.losses.append(time.time())
         execution = int(name.rpartition("-")[2])
         rows = self._rows("SELECT run_id FROM runs_steprun WHERE execution_id = %s", execution)
         return Hurt(frozenset(row["run_id"] for row in rows) if rows else None)
@@ -291,7 +287,7 @@ class Levers:
 
         def free() -> None:
             self.stage.resize_disk(is_full=False)
-            self.disk_full.append((began, time.time()))
+            self.excuses.disk_full.append((began, time.time()))
 
         self.later(fault.seconds, free)
         return Hurt()
@@ -302,7 +298,7 @@ class Levers:
         if not rows:
             return None
         run = _chosen([row["id"] for row in rows], fault)
-        self.cancelled.add(run)
+        self.excuses.cancelled.add(run)
         with contextlib.suppress(OSError, ValueError, http.client.HTTPException):
             status, _ = self.stage.call("POST", f"runs/{run}/cancel/", seconds=CONNECTION_SECONDS)
             if status == 202:

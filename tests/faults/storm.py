@@ -6,7 +6,7 @@ import heapq
 import itertools
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,13 +20,11 @@ from tests.faults.plan import KINDS, Fault, faults, pipelines
 from tests.faults.seen import Violation
 from tests.faults.stage import Stage
 from tests.faults.table import Injection, Row, rows, run_of
+from tests.faults.verdict import wrong_intents, wrong_outcomes
 from tests.stack.live import wait_for
 
 QUIET_SECONDS = 240.0
 REST_SECONDS = 30.0
-MOST_LOSSES = 5
-"""How often a step may lose its container, which no step survives more often."""
-AFTERMATH_SECONDS = 10.0
 
 PATIENT = frozenset({"container_killed", "container_removed", "run_cancelled"})
 """Kinds that wait for a victim when there is none."""
@@ -192,7 +190,9 @@ class Storm:
         numbers = sorted(row["id"] for row in self._stage.rows("SELECT id FROM runs_run"))
         violations = check(self._stage, numbers)
         violations += [Violation("detach", subject, text) for subject, text in self._levers.problems]
-        violations += [*self._wrong_intents(numbers), *self._wrong_outcomes()]
+        violations += wrong_intents(self._load.runs, numbers, self._load.failures)
+        ended = self._stage.rows("SELECT * FROM runs_run WHERE ended_at IS NOT NULL ORDER BY id")
+        violations += wrong_outcomes(ended, self._load.runs, self._levers.excuses)
         lost = self._stage.proxy.lost
         self._notes.append(f"answers really lost: {lost['commit']} of COMMIT, {lost['write']} of single writes")
         lines = rows(self.kinds, self._injections(), self._events(), self._attributed(violations))
@@ -221,34 +221,3 @@ class Storm:
         by_step = {row["id"]: row["run_id"] for row in steps}
         by_execution = {row["execution_id"]: row["run_id"] for row in steps}
         return [(run_of(one, steps=by_step, executions=by_execution), one) for one in violations]
-
-    def _wrong_intents(self, numbers: list[int]) -> Iterator[Violation]:
-        """Each run that was wanted exists once, and no other does."""
-        for text in self._load.failures:
-            yield Violation("intent", "stack", text)
-        acknowledged = [run for _, run in self._load.runs.values()]
-        for run in sorted({run for run in acknowledged if acknowledged.count(run) > 1}):
-            yield Violation("intent", f"run {run}", "was given to two who each wanted a run of their own")
-        for run in sorted(set(numbers) - set(acknowledged)):
-            yield Violation("intent", f"run {run}", "nobody wanted it")
-
-    def _wrong_outcomes(self) -> Iterator[Violation]:
-        """A run ends as its pipeline says, unless what was done to it is a reason to end otherwise."""
-        names = {run: name for name, run in self._load.runs.values()}
-        query = "SELECT id, status, reason, message, created_at, ended_at FROM runs_run WHERE ended_at IS NOT NULL"
-        for row in self._stage.rows(query):
-            expected = ("failed", "out_of_memory") if names.get(row["id"]) == HUNGRY else ("succeeded", "")
-            found = (row["status"], row["reason"])
-            if found != expected and not self._is_excused(row):
-                text = f"{names.get(row['id'])} ended {found[0]} ({found[1]}: {row['message'][:300]})"
-                yield Violation("outcome", f"run {row['id']}", text)
-
-    def _is_excused(self, row: dict[str, Any]) -> bool:
-        began, ended = row["created_at"].timestamp(), row["ended_at"].timestamp()
-        if row["status"] == "cancelled":
-            return row["id"] in self._levers.cancelled
-        if row["reason"] in {"disk", "error"}:
-            return any(since < ended and until + AFTERMATH_SECONDS > began for since, until in self._levers.disk_full)
-        if row["reason"] == "lost":
-            return sum(began <= at <= ended for at in self._levers.engine_faults) >= MOST_LOSSES
-        return False
