@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import resource
+import subprocess
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,15 @@ from djinn.runner.workspace import Workspace
 
 DEEP = 1200
 MOST_OPEN = 256
+
+
+@pytest.fixture
+def deep(tmp_path: Path) -> Iterator[Path]:
+    """A place for what pytest itself could not remove, should the test fail."""
+    place = tmp_path / "deep"
+    place.mkdir()
+    yield place
+    subprocess.run(["rm", "-rf", str(place)], check=True, timeout=60)
 
 
 def remove_as(user: int, tree: Path) -> int:
@@ -34,17 +45,17 @@ def remove_as(user: int, tree: Path) -> int:
     return os.waitpid(child, 0)[1]
 
 
-def test_a_tree_is_removed_however_deep_it_is(tmp_path: Path) -> None:
+def test_a_tree_is_removed_however_deep_it_is(deep: Path) -> None:
     """By a process that may open fewer files than there are levels."""
-    (tmp_path / "tree").mkdir()
-    nest(tmp_path / "tree", DEEP)
-    assert (remove_as(os.getuid(), tmp_path / "tree"), list(tmp_path.iterdir())) == (0, [])
+    (deep / "tree").mkdir()
+    nest(deep / "tree", DEEP)
+    assert (remove_as(os.getuid(), deep / "tree"), list(deep.iterdir())) == (0, [])
 
 
-def test_a_run_goes_on_and_ends_after_a_step_that_nested_directories(tmp_path: Path) -> None:
+def test_a_run_goes_on_and_ends_after_a_step_that_nested_directories(deep: Path) -> None:
     """The next step gets its workspace, and the workspace can be removed."""
     owner = (10001, 10001) if os.getuid() == 0 else None
-    workspace = Workspace(tmp_path / "run", owner=owner)
+    workspace = Workspace(deep / "run", owner=owner)
     base = workspace.prepare(Source())
     nest(workspace.tree, DEEP)
     workspace.restore(workspace.snapshot("deep", parent=base))
