@@ -12,7 +12,7 @@ from djinn.core.transition import transition
 from djinn.executions.lease import DatabaseClock
 from djinn.executions.services import drop_unclaimed, request_stop
 from djinn.executions.states import FINAL, Reason
-from djinn.pipelines.flow import Blocked, Decision, Finish, Refuse, Skip, Start, Tell, folded, next_steps
+from djinn.pipelines.flow import Blocked, Decision, Finish, Refuse, Skip, Start, Status, Tell, folded, next_steps
 from djinn.runs import admission, approvals
 from djinn.runs.children import cancel_child, is_paused
 from djinn.runs.dispatch import ring_settle
@@ -89,7 +89,7 @@ def _start(turn: Turn, start: Start) -> None:
     )
     turn.tell("step_queued", **tags(step_run), because=start.because, delay_seconds=start.delay_seconds)
     if not start.delay_seconds:
-        turn.started.append(step_run.pk)
+        turn.started.append(step_run)
 
 
 def _skip(turn: Turn, skip: Skip) -> None:
@@ -154,8 +154,8 @@ def _show_status(turn: Turn) -> None:
     run = turn.run
     if run.status == RunStatus.QUEUED:
         return
-    statuses = set(run.step_runs.filter(status__in=STEP_OPEN).values_list("status", flat=True))
-    wanted = RunStatus.WAITING if statuses == {StepStatus.WAITING} else RunStatus.RUNNING
+    statuses = {past.status for past in turn.history if not past.status.is_final}
+    wanted = RunStatus.WAITING if statuses == {Status.WAITING} else RunStatus.RUNNING
     wanted = RunStatus.PAUSED if is_paused(run) else wanted
     was = run.status
     if wanted == was or not transition(run, wanted, moves=RUN_MOVES):
@@ -191,6 +191,8 @@ def _cancel_step(turn: Turn, step_run: StepRun) -> None:
 # --- Approvals --------------------------------------------------------------------------------------------------------
 def _take_verdicts(turn: Turn) -> None:
     """End the step runs that people have decided on."""
+    if all(past.status is not Status.WAITING for past in turn.history):
+        return
     for step_run in turn.run.step_runs.filter(status=StepStatus.WAITING).order_by("number"):
         verdict = approvals.verdict_of(step_run)
         if verdict is not None:

@@ -184,7 +184,7 @@ def _refuse_closed(approval: Approval, user: User) -> None:
 def _ask_anew_when_changed(turn: Turn, approval: Approval) -> Conflict | None:
     """When the rows no longer give what was shown: the question is void, a new one is asked, and this is refused."""
     step_run, step = approval.step_run, turn.step_of(approval.step_run)
-    now = question_of(step_run, step, names_of(step_run))
+    now = question_of(step_run, step, names_of(step_run, turn.pipeline, turn.history))
     if now.digest == approval.digest:
         return None
     shown, before = {**now.shown, "question": now.text}, {**approval.shown, "question": approval.question}

@@ -9,7 +9,6 @@ import structlog
 from django.conf import settings
 from django.db import transaction
 
-from djinn.core.errors import DjinnError
 from djinn.core.faults import fault
 from djinn.core.transition import transition
 from djinn.events.log import NewEvent, append
@@ -17,25 +16,24 @@ from djinn.executions import lease as leases
 from djinn.executions.lease import DatabaseClock
 from djinn.executions.models import Execution
 from djinn.executions.places import present_runner
-from djinn.executions.services import create_execution, request_stop
+from djinn.executions.services import request_stop
 from djinn.executions.states import ExecutionStatus, Reason
 from djinn.executions.supervise import see_through
 from djinn.pipelines.names import outputs_of
 from djinn.pipelines.schema import Step, from_snapshot
 from djinn.pipelines.structured import outputs_from
-from djinn.runs import approvals
 from djinn.runs.advance import advance
-from djinn.runs.budgets import OutOfTime
-from djinn.runs.children import is_paused, lineage, start_child
+from djinn.runs.children import is_paused, lineage
 from djinn.runs.dispatch import ring_execute, ring_settle
 from djinn.runs.models import Run, StepRun
-from djinn.runs.notes import mark_read
-from djinn.runs.orders import Order, names_of, order_of
+from djinn.runs.preparing import prepare_step, set_going
 from djinn.runs.selectors import history_of
 from djinn.runs.states import RUN_FINAL, STEP_MOVES, STEP_OPEN, RunStatus, StepStatus
 from djinn.runs.turn import Turn, tags, turn_of
 from djinn.runs.urgency import most_urgent
 from runtime_image.djinn_runtime.protocol import ANSWER
+
+__all__ = ["advance_run", "execute_step", "note_crash", "prepare_step", "settle_step"]
 
 log = structlog.get_logger(__name__)
 
@@ -50,33 +48,7 @@ def advance_run(run_id: int) -> None:
             return
         advance(turn)
     fault("advance.after_commit")
-    _set_going(turn)
-
-
-def prepare_step(step_run_id: int) -> None:
-    """Make what the step run needs: an execution, a question to people, or a run of the pipeline that it uses.
-
-    Nothing when it has it already. Input that cannot be made fails the step.
-    """
-    step_run = StepRun.objects.select_related("run").filter(pk=step_run_id).first()
-    if step_run is None or not _is_due(step_run):
-        return
-    try:
-        step = from_snapshot(step_run.run.definition).step(step_run.step)
-        if step.needs_container:
-            _store_execution(step_run, order_of(step_run))
-            return
-        with turn_of(step_run.run_id) as turn:
-            if turn is None:
-                return
-            locked = StepRun.objects.select_for_update(of=("self",)).select_related("run").get(pk=step_run_id)
-            if _is_due(locked):
-                _begin_without_container(turn, locked, step)
-        _set_going(turn)
-    except OutOfTime as exc:
-        _fail_unstarted(step_run, Reason.BUDGET, str(exc))
-    except (DjinnError, LookupError, ValueError) as exc:
-        _fail_unstarted(step_run, Reason.INPUT, str(exc))
+    set_going(turn)
 
 
 def execute_step(step_run_id: int) -> None:
@@ -113,7 +85,7 @@ def settle_step(step_run_id: int) -> None:
         advance(turn)
         fault("settle.before_commit")
     fault("settle.after_commit")
-    _set_going(turn)
+    set_going(turn)
 
 
 def note_crash(step_run_id: int) -> None:
@@ -136,69 +108,7 @@ def note_crash(step_run_id: int) -> None:
         message = f"the engine failed {MOST_CRASHES} times on this step; the workers' logs tell why"
         turn.end_step(step_run, StepStatus.FAILED, reason=Reason.ERROR, message=message)
         advance(turn)
-    _set_going(turn)
-
-
-def _set_going(turn: Turn) -> None:
-    """Prepare what was just created in this very process, and ring for the rest of its chain.
-
-    A process that dies here leaves queued step runs behind; the sweep rings their whole chain.
-    """
-    for pk in turn.started:
-        fault("step.created")
-        prepare_step(pk)
-        fault("step.prepared")
-        step_run = StepRun.objects.select_related("execution").get(pk=pk)
-        if step_run.execution is not None:
-            ring_execute(pk, host=step_run.execution.host)
-        fault("step.rung")
-
-
-# --- Preparing --------------------------------------------------------------------------------------------------------
-@transaction.atomic
-def _store_execution(step_run: StepRun, order: Order) -> None:
-    locked = StepRun.objects.select_for_update(of=("self",)).select_related("run").get(pk=step_run.pk)
-    if not _is_due(locked):
-        return
-    locked.execution = create_execution(**order.columns)
-    locked.save(update_fields=["execution"])
-    fault("prepare.before_commit")
-    mark_read(locked, order.notes)
-    if order.notices:
-        append(locked.run.stream, [NewEvent("notice", {"text": text, **tags(locked)}) for text in order.notices])
-
-
-def _begin_without_container(turn: Turn, step_run: StepRun, step: Step) -> None:
-    names = names_of(step_run)
-    if step.kind == "approve":
-        transition(step_run, StepStatus.WAITING, moves=STEP_MOVES, started_at=DatabaseClock())
-        turn.note(step_run)
-        turn.tell("step_waiting", **tags(step_run))
-        approvals.ask(turn, step_run, step, names)
-    else:
-        child = start_child(step_run, step, names)
-        transition(step_run, StepStatus.RUNNING, moves=STEP_MOVES, started_at=DatabaseClock())
-        turn.note(step_run)
-        turn.tell("step_started", **tags(step_run), child=child.pk)
-    advance(turn)
-
-
-def _fail_unstarted(step_run: StepRun, reason: Reason, message: str) -> None:
-    with turn_of(step_run.run_id) as turn:
-        if turn is None:
-            return
-        locked = StepRun.objects.select_for_update(of=("self",)).get(pk=step_run.pk)
-        turn.end_step(locked, StepStatus.FAILED, reason=reason, message=message)
-        advance(turn)
-    _set_going(turn)
-
-
-def _is_due(step_run: StepRun) -> bool:
-    return (
-        step_run.status == StepStatus.QUEUED
-        and step_run.execution_id is None
-        and step_run.run.cancel_requested_at is None
-    )
+    set_going(turn)
 
 
 # --- Executing --------------------------------------------------------------------------------------------------------
@@ -210,8 +120,9 @@ def _open_step_run(step_run_id: int | None) -> StepRun | None:
 def _candidates(rung: StepRun) -> Iterator[StepRun]:
     """What to claim: the most urgent of what waits, again when somebody else was faster, and last what was rung for."""
     for _ in range(MOST_LOOKS if rung.status == StepStatus.QUEUED else 0):
-        urgent = _open_step_run(most_urgent(settings.HOST_NAME))
-        if urgent is None or urgent.pk == rung.pk:
+        number = most_urgent(settings.HOST_NAME)
+        urgent = _open_step_run(number) if number != rung.pk else None
+        if urgent is None:
             break
         yield urgent
     yield rung

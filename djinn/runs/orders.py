@@ -14,8 +14,9 @@ from djinn.core.errors import UserError
 from djinn.executions.launch import WORKSPACE_MARK
 from djinn.executions.structured import order_of as schema_order_of
 from djinn.pipelines.errors import TemplateInvalid
+from djinn.pipelines.history import History
 from djinn.pipelines.names import names_for
-from djinn.pipelines.schema import Pipeline, from_snapshot
+from djinn.pipelines.schema import Pipeline
 from djinn.pipelines.template import render
 from djinn.runs.budgets import seconds_left
 from djinn.runs.catalogue import model_of
@@ -23,7 +24,7 @@ from djinn.runs.children import lineage
 from djinn.runs.files import place_of
 from djinn.runs.models import Note, StepRun
 from djinn.runs.notes import notes_for
-from djinn.runs.selectors import attempt_before, history_of
+from djinn.runs.selectors import attempt_before
 from djinn.runs.states import StepStatus
 from djinn.runs.turn import tags
 
@@ -41,15 +42,13 @@ class Order:
     notices: list[str] = field(default_factory=list)
 
 
-def order_of(step_run: StepRun) -> Order:
+def order_of(step_run: StepRun, pipeline: Pipeline, history: History) -> Order:
     """What the step run's execution is to do; raises `UserError` when its input cannot be made."""
-    return _Maker(step_run).order()
+    return _Maker(step_run, pipeline, history).order()
 
 
-def names_of(step_run: StepRun) -> dict[str, JSON]:
+def names_of(step_run: StepRun, pipeline: Pipeline, history: History) -> dict[str, JSON]:
     """What the templates of a step run may name."""
-    pipeline = from_snapshot(step_run.run.definition)
-    history = history_of(step_run.run)
     at = history[step_run.number - 1]
     return names_for(pipeline, history, step_run.run.inputs, pipeline.step(step_run.step), at)
 
@@ -57,12 +56,12 @@ def names_of(step_run: StepRun) -> dict[str, JSON]:
 class _Maker:
     """Makes one order, and gathers what is worth telling on the way."""
 
-    def __init__(self, step_run: StepRun) -> None:
+    def __init__(self, step_run: StepRun, pipeline: Pipeline, history: History) -> None:
         self.step_run = step_run
         self.run = step_run.run
-        self.pipeline = from_snapshot(self.run.definition)
-        self.step = self.pipeline.step(step_run.step)
-        self.names = names_of(step_run)
+        self.pipeline = pipeline
+        self.step = pipeline.step(step_run.step)
+        self.names = names_of(step_run, pipeline, history)
         self.notices: list[str] = []
 
     def order(self) -> Order:
@@ -109,7 +108,7 @@ class _Maker:
             task=self._render(step.input or step.description, names),
             step=step.id,
             outputs=() if step.output_schema else step.outputs,
-            went_wrong=_went_wrong(attempt_before(self.step_run)),
+            went_wrong=_went_wrong(attempt_before(self.step_run) if self.step_run.attempt > 1 else None),
             notes=[note.text for note in notes],
         )
         order = {

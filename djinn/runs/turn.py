@@ -32,7 +32,7 @@ class Turn:
 
     run: Run
     events: list[NewEvent] = field(default_factory=list)
-    started: list[int] = field(default_factory=list)
+    started: list[StepRun] = field(default_factory=list)
 
     @cached_property
     def pipeline(self) -> Pipeline:

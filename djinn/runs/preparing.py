@@ -1,0 +1,120 @@
+"""Preparing a step run: its execution, a question to people, or a run of the pipeline that it uses."""
+
+from __future__ import annotations
+
+from django.db import transaction
+
+from djinn.core.errors import DjinnError
+from djinn.core.faults import fault
+from djinn.core.transition import transition
+from djinn.events.log import NewEvent, append
+from djinn.executions.lease import DatabaseClock
+from djinn.executions.models import Execution
+from djinn.executions.services import create_execution
+from djinn.executions.states import Reason
+from djinn.pipelines.history import History
+from djinn.pipelines.schema import Pipeline, Step, from_snapshot
+from djinn.runs import approvals
+from djinn.runs.advance import advance
+from djinn.runs.budgets import OutOfTime
+from djinn.runs.children import start_child
+from djinn.runs.dispatch import ring_execute
+from djinn.runs.models import StepRun
+from djinn.runs.notes import mark_read
+from djinn.runs.orders import Order, names_of, order_of
+from djinn.runs.selectors import history_of
+from djinn.runs.states import STEP_MOVES, StepStatus
+from djinn.runs.turn import Turn, tags, turn_of
+
+
+def set_going(turn: Turn) -> None:
+    """Prepare what a turn that has committed has created, in this very process, and ring for the rest of its chain.
+
+    A process that dies here leaves queued step runs behind; the sweep rings their whole chain.
+    """
+    for step_run in turn.started:
+        fault("step.created")
+        execution = _prepare(step_run, turn.pipeline, turn.history)
+        fault("step.prepared")
+        if execution is not None:
+            ring_execute(step_run.pk, host=execution.host)
+        fault("step.rung")
+
+
+def prepare_step(step_run_id: int) -> None:
+    """Make what the step run needs, unless it has it. Input that cannot be made fails the step."""
+    step_run = StepRun.objects.select_related("run").filter(pk=step_run_id).first()
+    if step_run is not None and _is_due(step_run):
+        _prepare(step_run, None, None)
+
+
+def _prepare(step_run: StepRun, pipeline: Pipeline | None, history: History | None) -> Execution | None:
+    """Prepare; the execution, when the step run has got one now."""
+    try:
+        pipeline = pipeline or from_snapshot(step_run.run.definition)
+        step = pipeline.step(step_run.step)
+        if step.needs_container:
+            order = order_of(step_run, pipeline, history_of(step_run.run) if history is None else history)
+            return _store_execution(step_run, order)
+        _begin_without_container(step_run, step)
+    except OutOfTime as exc:
+        _fail(step_run, Reason.BUDGET, str(exc))
+    except (DjinnError, LookupError, ValueError) as exc:
+        _fail(step_run, Reason.INPUT, str(exc))
+    return None
+
+
+@transaction.atomic
+def _store_execution(step_run: StepRun, order: Order) -> Execution | None:
+    locked = StepRun.objects.select_for_update(of=("self",)).select_related("run").get(pk=step_run.pk)
+    if not _is_due(locked):
+        return None
+    locked.execution = create_execution(**order.columns)
+    locked.save(update_fields=["execution"])
+    fault("prepare.before_commit")
+    if order.notes:
+        mark_read(locked, order.notes)
+    if order.notices:
+        append(locked.run.stream, [NewEvent("notice", {"text": text, **tags(locked)}) for text in order.notices])
+    return locked.execution
+
+
+def _begin_without_container(step_run: StepRun, step: Step) -> None:
+    """Ask people, or start the pipeline that the step uses, in one turn of the run."""
+    with turn_of(step_run.run_id) as turn:
+        if turn is None:
+            return
+        locked = StepRun.objects.select_for_update(of=("self",)).select_related("run").get(pk=step_run.pk)
+        if not _is_due(locked):
+            return
+        names = names_of(locked, turn.pipeline, turn.history)
+        if step.kind == "approve":
+            transition(locked, StepStatus.WAITING, moves=STEP_MOVES, started_at=DatabaseClock())
+            turn.note(locked)
+            turn.tell("step_waiting", **tags(locked))
+            approvals.ask(turn, locked, step, names)
+        else:
+            child = start_child(locked, step, names)
+            transition(locked, StepStatus.RUNNING, moves=STEP_MOVES, started_at=DatabaseClock())
+            turn.note(locked)
+            turn.tell("step_started", **tags(locked), child=child.pk)
+        advance(turn)
+    set_going(turn)
+
+
+def _fail(step_run: StepRun, reason: Reason, message: str) -> None:
+    with turn_of(step_run.run_id) as turn:
+        if turn is None:
+            return
+        locked = StepRun.objects.select_for_update(of=("self",)).get(pk=step_run.pk)
+        turn.end_step(locked, StepStatus.FAILED, reason=reason, message=message)
+        advance(turn)
+    set_going(turn)
+
+
+def _is_due(step_run: StepRun) -> bool:
+    return (
+        step_run.status == StepStatus.QUEUED
+        and step_run.execution_id is None
+        and step_run.run.cancel_requested_at is None
+    )
