@@ -56,10 +56,11 @@ class Campaign:
         quiet(self.live, self.runs)
         for follower in self.followers.values():
             follower.stop()
-        self.violations = check(self.live, list(self.runs))
+        everything = [row["id"] for row in self.live.rows("SELECT id FROM runs_run ORDER BY id")]
+        self.violations = check(self.live, sorted({*everything, *self.runs}))
 
     def open_runs(self) -> list[int]:
-        query = "SELECT id FROM runs_run WHERE ended_at IS NULL ORDER BY id"
+        query = "SELECT id FROM runs_run WHERE ended_at IS NULL AND parent_id IS NULL ORDER BY id"
         return [row["id"] for row in self.live.rows(query)]
 
     def of(self, pipeline: str) -> list[int]:

@@ -282,6 +282,17 @@ def revisiting(visits: int = 3, **keys: Any) -> str:
     return pipeline(step("MAKE", onComplete="REVIEW", **keys), review)
 
 
+def fanning(**keys: Any) -> str:
+    """A graph: one step for each of three items, two at once, and one step behind them all."""
+    fan = step("FAN", foreach={"over": "[1, 2, 3]", "parallel": 2}, then="echo x > made-{{ current_item }}", **keys)
+    return pipeline(fan, step("JOIN", needs=["FAN"], then="cat made-1 made-2 made-3", **keys))
+
+
+def using(other: str, **keys: Any) -> str:
+    """A step, and another pipeline behind it."""
+    return pipeline(step("FIRST", **keys), {"id": "OTHER", "uses": other})
+
+
 def talking(turns: int = 3) -> tuple[str, str]:
     """A pipeline of one agent, and the script `talk` that plays its model in as many turns."""
     calls = [{"bash": {"command": f"echo did {turn}"}} for turn in range(1, turns)]

@@ -76,9 +76,10 @@ class Seen:
         return self.kept(execution, SIDE_NAME)
 
     @cached_property
-    def by_execution(self) -> dict[int, Row]:
-        """The step run of each execution."""
-        return {step["execution_id"]: step for step in self.steps if step["execution_id"] is not None}
+    def given_up(self) -> set[int]:
+        """Executions that were ended over their worker's head: with their host, or with their step run."""
+        return {row["row_id"] for row in self.audit if row["new_token"] and row["new_token"] > row["old_token"]
+                and row["new_status"] in FINAL_EXECUTIONS}  # fmt: skip
 
 
 def look(live: Watched, runs: Sequence[int]) -> Seen:
