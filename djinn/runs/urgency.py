@@ -18,7 +18,7 @@ SELECT s.id
   JOIN runs_steprun AS s ON s.execution_id = e.id
   JOIN runs_run AS r ON r.id = s.run_id
  WHERE e.lease_expires_at IS NULL AND e.status = %(starting)s AND e.host IN ('', %(host)s)
-   AND s.status = %(queued)s AND r.cancel_requested_at IS NULL AND r.paused_at IS NULL
+   AND s.status = %(queued)s AND r.cancel_requested_at IS NULL AND r.paused_at IS NULL AND r.host IN ('', %(host)s)
  ORDER BY s.queued_at - r.priority * interval '1 minute', s.id
  LIMIT 1
    FOR UPDATE OF e SKIP LOCKED

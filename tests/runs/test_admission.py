@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Any
@@ -71,6 +72,30 @@ def child_of(run: Run, group: str = "deploy") -> Run:
     return Run.objects.create(
         pipeline="work", definition={}, digest="", parent=above, depth=run.depth + 1, group=group, group_limit=1
     )
+
+
+def begun(action: Callable[..., object], *arguments: object) -> threading.Thread:
+    """A thread that does it on a connection of its own."""
+
+    def act() -> None:
+        try:
+            action(*arguments)
+        finally:
+            connection.close()
+
+    thread = threading.Thread(target=act)
+    thread.start()
+    return thread
+
+
+def wait_for_waiting(thread: threading.Thread) -> None:
+    """Until somebody waits for an advisory lock; fails when the thread ends without that."""
+    deadline = time.monotonic() + 30
+    with connection.cursor() as cursor:
+        while not cursor.execute("SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted").fetchone():
+            assert thread.is_alive(), "it did not wait"
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
 
 
 # --- The group --------------------------------------------------------------------------------------------------------
@@ -158,21 +183,27 @@ def test_runs_that_knock_at_the_same_moment_do_not_take_more_places_than_there_a
     barrier, admitted = threading.Barrier(8), []
 
     def knock(run: Run) -> None:
-        try:
-            barrier.wait(10)
-            for _ in range(20):
-                if let_in(run):
-                    admitted.append(run.pk)
-                    break
-        finally:
-            connection.close()
+        barrier.wait(10)
+        for _ in range(20):
+            if let_in(run):
+                admitted.append(run.pk)
+                break
 
-    threads = [threading.Thread(target=knock, args=(run,)) for run in runs]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
+    for thread in [begun(knock, run) for run in runs]:
         thread.join(60)
     assert sorted(admitted) == sorted(run.pk for run in runs[:2]) == holders("deploy")
+
+
+def test_who_knocks_while_another_is_let_in_waits_for_it_and_counts_it() -> None:
+    grouped()
+    first, second = start(), start()
+    answers: list[bool] = []
+    with transaction.atomic():
+        assert let_in(first)
+        thread = begun(lambda: answers.append(let_in(second)))
+        wait_for_waiting(thread)
+    thread.join(30)
+    assert answers == [False]
 
 
 # --- Order ------------------------------------------------------------------------------------------------------------
@@ -287,27 +318,23 @@ def test_a_group_that_rejects_takes_one_more_when_one_has_ended() -> None:
     assert start().status == "queued"
 
 
-def test_starts_at_the_same_moment_do_not_pass_a_group_that_rejects() -> None:
-    grouped("reject", limit=2)
-    barrier, outcomes = threading.Barrier(8), []
+def test_a_start_waits_for_one_that_is_being_stored_before_it_is_refused() -> None:
+    grouped("reject")
+    outcomes: list[str] = []
 
-    def one() -> None:
+    def one_more() -> None:
         try:
-            barrier.wait(10)
             start()
             outcomes.append("started")
         except Conflict:
             outcomes.append("refused")
-        finally:
-            connection.close()
 
-    threads = [threading.Thread(target=one) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
-    assert sorted(outcomes) == ["refused"] * 6 + ["started"] * 2
-    assert Run.objects.count() == 2
+    with transaction.atomic():
+        start()
+        thread = begun(one_more)
+        wait_for_waiting(thread)
+    thread.join(30)
+    assert (outcomes, Run.objects.count()) == (["refused"], 1)
 
 
 def test_a_start_cancels_the_older_runs_of_its_group_and_waits_for_them() -> None:

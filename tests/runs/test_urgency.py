@@ -89,6 +89,18 @@ def test_what_shall_be_cancelled_is_not_begun() -> None:
     assert take() is None
 
 
+def test_what_belongs_to_a_paused_run_is_passed_over() -> None:
+    high, low = waiting(9), waiting()
+    Run.objects.filter(step_runs=high).update(paused_at=F("created_at"))
+    assert [take(), take()] == [low, None]
+
+
+def test_a_run_whose_workspace_is_elsewhere_is_left_to_that_host() -> None:
+    number = waiting()
+    Run.objects.filter(step_runs=number).update(host="there")
+    assert [take(), take("there")] == [None, number]
+
+
 def test_what_somebody_has_held_before_is_left_to_the_sweep() -> None:
     number = waiting()
     execution = Execution.objects.get(step_run=number)
