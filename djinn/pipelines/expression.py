@@ -18,20 +18,21 @@ MAX_VALUE_BYTES = 262_144
 
 def evaluate(text: str, names: Mapping[str, JSON]) -> JSON:
     """The value of the expression; what does not exist is null. Raises `TemplateInvalid`."""
-    expression = _only_expression(text)
+    expression = parsed(text)
     return cast("JSON", Evaluation(names, MAX_VALUE_BYTES).value(expression))
 
 
 def study_expression(text: str) -> Study:
     """What is wrong with the expression, and which names it uses."""
     try:
-        _only_expression(text)
+        parsed(text)
     except TemplateInvalid as exc:
         return Study(problems=(TemplateInvalid(exc.message),))
     return study(_wrapped(text))
 
 
-def _only_expression(text: str) -> nodes.Expr:
+def parsed(text: str) -> nodes.Expr:
+    """The tree of the expression; raises `TemplateInvalid`."""
     if len(text) > MAX_EXPRESSION_CHARACTERS:
         raise TemplateInvalid(f"the expression is longer than {MAX_EXPRESSION_CHARACTERS} characters")
     body = checked(_wrapped(text)).body

@@ -1,7 +1,7 @@
 """The graph family: a step starts when what it needs is done; a step of several items runs once for each.
 
-A failed step, unless it says `continueOnError`, skips what needs it, and the run fails at its end; other branches go on.
-A skipped step skips what needs it. A step whose `when` reads `steps` decides for itself.
+A failed step, unless it says `continueOnError`, skips what needs it, and the run fails at its end; other branches go
+on. A skipped step skips what needs it. A step whose `when` reads `steps` decides for itself.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class _Graph:
         decisions = [decision for step in in_order(self.pipeline) for decision in self._consider(step)]
         if any(outcome is Outcome.PENDING for outcome in self.outcomes.values()):
             return decisions
-        return [*decisions, self._finish()] if not decisions else decisions
+        return decisions or [self._finish()]
 
     def files_of(self, step: Step) -> tuple[int, ...]:
         """The step runs whose files stand for what the step left."""

@@ -95,7 +95,7 @@ class _Walk:
         return self._after_success(step, last)
 
     def _after_success(self, step: Step, last: Past) -> tuple[Decision, ...]:
-        key, route = _matched(step, last)
+        key, route = matched(step, last)
         told = self._told(route)
         if route is not None and route.retry:
             times = sum(self._asks_again(step, past) for past in self._tries(last))
@@ -241,12 +241,13 @@ class _Walk:
         return tries_of(self.history, last.step, last.item, last.visit)
 
     def _asks_again(self, step: Step, past: Past) -> bool:
-        route = _matched(step, past)[1]
+        route = matched(step, past)[1]
         return route is not None and route.retry
 
 
-def _matched(step: Step, past: Past) -> tuple[str, Route | None]:
-    """The first declared output whose whole value is a key of `onResult`; for an approval, its decision."""
+def matched(step: Step, past: Past) -> tuple[str, Route | None]:
+    """The key and route of the first declared output whose whole value is a key of `onResult`; for an approval, of its
+    decision. Empty and None when there is none."""
     if past.status is not Status.SUCCEEDED:
         return "", None
     keys = {folded(key): key for key in step.on_result}

@@ -116,7 +116,7 @@ def _is_quoted(part: nodes.Node) -> bool:
 
 
 def _free_paths(node: nodes.Node, bound: frozenset[str]) -> Iterator[tuple[str, ...]]:
-    path = _path_of(node)
+    path = path_of(node)
     if path:
         yield from () if path[0] in bound else (path,)
         return
@@ -128,7 +128,7 @@ def _free_paths(node: nodes.Node, bound: frozenset[str]) -> Iterator[tuple[str, 
         yield from _free_paths(child, inside)
 
 
-def _path_of(node: nodes.Node) -> tuple[str, ...]:
+def path_of(node: nodes.Node) -> tuple[str, ...]:
     """The name and the constant keys behind it; empty when the node is anything else."""
     keys: list[object] = []
     while isinstance(node, (nodes.Getattr, nodes.Getitem)):
