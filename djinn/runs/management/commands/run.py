@@ -30,7 +30,7 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         if not servers.postgres_answers(present_database_url()):
             raise CommandError(NOT_UP)
-        inputs = dict(_pair(text) for text in options["input"])
+        inputs = dict(pair(text) for text in options["input"])
         try:
             run = start_run(
                 pipeline_id=options["pipeline"], inputs=inputs, model=options["model"], priority=options["priority"]
@@ -60,7 +60,8 @@ def present_database_url() -> str:
     return " ".join(f"{name}='{parameters[name]}'" for name in wanted if parameters.get(name))
 
 
-def _pair(text: str) -> tuple[str, str]:
+def pair(text: str) -> tuple[str, str]:
+    """Name and value of NAME=VALUE; raises `CommandError`."""
     name, equals, value = text.partition("=")
     if not equals or not name:
         raise CommandError(f"--input {text!r}: write NAME=VALUE.")
