@@ -19,7 +19,7 @@ from djinn.executions.states import ExecutionStatus, Reason
 from djinn.executions.structured import checked
 from djinn.runner.artifacts import Artifact as KeptFile
 from djinn.runner.artifacts import collect
-from djinn.runner.base import ContainerState, RunnerError
+from djinn.runner.base import ContainerState, Phase, RunnerError
 from djinn.runner.diff import Diff
 from djinn.runner.git import WorkspaceError
 from djinn.runner.journal import JournalRefused
@@ -48,7 +48,7 @@ def conclude(
     files: tuple[KeptFile, ...] = ()
     if execution.workspace and execution.base_snapshot:
         try:
-            kept = _keep_workspace(execution, lease)
+            kept = _keep_workspace(execution, lease, is_still=state.phase is Phase.EXITED)
             files = () if ending.reason else _keep_artifacts(execution, lease)
         except WorkspaceError as exc:
             ending = _without_workspace(ending, exc)
@@ -104,13 +104,13 @@ def _ending(
     )
 
 
-def _keep_workspace(execution: Execution, lease: Lease) -> dict[str, Any]:
+def _keep_workspace(execution: Execution, lease: Lease, *, is_still: bool) -> dict[str, Any]:
     """Take the snapshot and the two diffs that people look at."""
     workspace = workspace_of(execution)
     fault("conclude.before_snapshot")
     lease.check()
     message = f"after {execution.step or 'execution'} ({execution.pk})"
-    snapshot = workspace.snapshot(message, parent=execution.base_snapshot)
+    snapshot = workspace.snapshot(message, parent=execution.base_snapshot, is_still=is_still)
     fault("conclude.after_snapshot")
     own = _diff(workspace, execution.base_snapshot, snapshot)
     is_first = execution.base_snapshot == execution.origin_snapshot

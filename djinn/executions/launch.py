@@ -42,12 +42,14 @@ def launch(execution: Execution, lease: Lease, runner: Runner) -> ContainerState
     if has_begun(execution, runner):
         return runner.inspect(execution.key)
     image_id = execution.image_id or runner.resolve_image(execution.image)
-    lease.check()
-    lease.write(image_id=image_id, runner=runner.name)
-    execution.image_id, execution.runner = image_id, runner.name
+    columns = {"image_id": image_id, "runner": runner.name}
     if execution.workspace:
-        _make_workspace(execution, lease)
+        columns |= _made_workspace(execution, lease)
         fault("workspace.made")
+    lease.check()
+    lease.write(**columns)
+    for name, value in columns.items():
+        setattr(execution, name, value)
     spec = specification(execution)
     lease.check()
     try:
@@ -88,8 +90,11 @@ def specification(execution: Execution) -> ContainerSpec:
     )
 
 
-def _make_workspace(execution: Execution, lease: Lease) -> None:
-    """The lane's tree as it has to be when this execution begins: what its bases have left, put together."""
+def _made_workspace(execution: Execution, lease: Lease) -> dict[str, str]:
+    """Make the lane's tree what it has to be when this execution begins: what its bases have left, put together.
+
+    The columns that say so.
+    """
     workspace = workspace_of(execution)
     lease.check()
     if execution.forked_from:
@@ -98,8 +103,8 @@ def _make_workspace(execution: Execution, lease: Lease) -> None:
     base = execution.base_snapshot or _merged(workspace, execution) or origin
     lease.check()
     workspace.restore(base)
-    lease.write(origin_snapshot=origin, base_snapshot=base)
-    execution.origin_snapshot, execution.base_snapshot = origin, base
+    workspace.stir()
+    return {"origin_snapshot": origin, "base_snapshot": base}
 
 
 def _merged(workspace: Workspace, execution: Execution) -> str:

@@ -14,13 +14,14 @@ MOST_LEVELS = 100
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-def write_json(path: Path, value: object) -> None:
-    """Replace the file in one step; it is on the disk when this returns."""
+def write_json(path: Path, value: object, *, is_durable: bool = True) -> None:
+    """Replace the file in one step; it is on the disk when this returns, unless it need not survive a power cut."""
     temporary = path.with_name(f"{path.name}.{os.getpid()}.new")
     with temporary.open("w") as file:
         json.dump(value, file)
-        file.flush()
-        os.fsync(file.fileno())
+        if is_durable:
+            file.flush()
+            os.fsync(file.fileno())
     temporary.replace(path)
 
 

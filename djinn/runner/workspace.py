@@ -12,6 +12,7 @@ import re
 import stat
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import cache
 from pathlib import Path
 from typing import cast
 
@@ -50,6 +51,7 @@ class Workspace:
         self._history = self.root / "first.git"
         self._marker = self.root / "prepared.json"
         self._index = (self._home if lane else self._git_dir) / "index"
+        self._stillness = self._home / "still.json"
         self._snapshots = Snapshots(
             self._git_dir,
             self.tree,
@@ -93,6 +95,7 @@ class Workspace:
                 _make_repository(self.tree, lock)
             link_repository(self.tree / ".git", self._history)
             self._give_away()
+            self._note_stillness(snapshot)
             write_json(self._marker, snapshot)
             return snapshot
 
@@ -123,13 +126,22 @@ class Workspace:
             link_repository(source / place.name, place)
         write_json(self._marker, origin)
 
-    def snapshot(self, message: str, *, parent: str = "") -> str:
+    def snapshot(self, message: str, *, parent: str = "", is_still: bool = False) -> str:
         """The id of a snapshot of the tree, made on top of `parent` or else of what the lane was last known to be.
 
-        A tree that did not change since gives that one again. Raises `WorkspaceError`.
+        A tree that did not change since gives that one again. `is_still` says that nothing can write to the tree any
+        more: to restore this very snapshot is nothing to do then, until `stir`. Raises `WorkspaceError`.
         """
         with self.lock() as lock, _disk_errors():
-            return self._snapshots.take(message, lock, parent=parent)
+            snapshot = self._snapshots.take(message, lock, parent=parent)
+            if is_still:
+                self._note_stillness(snapshot)
+            return snapshot
+
+    def stir(self) -> None:
+        """Something is about to write to the tree: what it is cannot be known any more."""
+        with _disk_errors():
+            self._stillness.unlink(missing_ok=True)
 
     def merge(self, snapshots: Sequence[str], message: str) -> str:
         """The snapshot that has what all of them changed, and all of them as parents; no tree is touched.
@@ -147,6 +159,9 @@ class Workspace:
         Makes the lane's tree when there is none. Raises `WorkspaceError`, permanent when there is no such snapshot.
         """
         with self.lock() as lock, _disk_errors():
+            if self.tree.exists() and read_json(self._stillness) == [snapshot, _boot()]:
+                return
+            self._stillness.unlink(missing_ok=True)
             if not self.tree.exists():
                 self._make_tree(lock)
             self._snapshots.restore(snapshot, lock)
@@ -172,11 +187,16 @@ class Workspace:
         if not self.lane or not self._home.is_dir():
             return
         with self.lock(), _disk_errors():
+            self._stillness.unlink(missing_ok=True)
             unfinished = self._home / UNFINISHED
             remove_tree(unfinished)
             if self.tree.exists():
                 self.tree.rename(unfinished)
             remove_tree(self._home)
+
+    def _note_stillness(self, snapshot: str) -> None:
+        """Good until the next boot: what a power cut leaves of a tree that was written to is not known."""
+        write_json(self._stillness, [snapshot, _boot()], is_durable=False)
 
     def _make_tree(self, lock: int) -> None:
         """An empty tree with the repository of the run's first one, for the agents' own use."""
@@ -211,6 +231,12 @@ def _make_repository(tree: Path, lock: int) -> None:
     """Make the fresh tree a repository for the agents' own use, with one commit of everything in it."""
     run_git(["init", "--quiet", "--template=", str(tree)], lock=lock, timeout_seconds=60)
     Snapshots(tree / ".git", tree, reference="HEAD").take("Start of the run", lock)
+
+
+@cache
+def _boot() -> str:
+    """Tells this start of the machine from others (proc(5), random/boot_id)."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
 
 
 def _gone(source: Path) -> WorkspaceError:

@@ -115,7 +115,12 @@ def test_a_file_with_nul_far_inside_or_a_name_that_is_no_text_is_kept() -> None:
 def test_a_later_execution_begins_with_what_the_one_before_it_left() -> None:
     first = seen_through(make_execution(workspace="run-1", **order()))
     tree = workspace_of(first).tree
+    failing = make_execution(workspace="run-1", base_snapshot=first.result_snapshot, **order(hold=True))
+    worker = in_background(failing)
+    wait_for(lambda: is_running(failing))
     (tree / "leftover.txt").write_text("of a failed try")
+    request_stop(execution_id=failing.pk, reason=Reason.CANCELLED)
+    worker.join(20)
     second = seen_through(make_execution(workspace="run-1", base_snapshot=first.result_snapshot, **order()))
     assert not (tree / "leftover.txt").exists()
     assert second.origin_snapshot == first.origin_snapshot

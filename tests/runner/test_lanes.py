@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
 import subprocess
@@ -461,3 +462,25 @@ def test_every_snapshot_outlives_a_collection_of_garbage(root: Path, base: str) 
     other = lane(root, "other")
     other.restore(failed)
     assert texts(other.tree)["b"] == "failed\n"
+
+
+def test_a_tree_that_is_known_to_be_still_is_not_restored_again_until_it_stirs(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path / "run-1", owner=None)
+    workspace.restore(workspace.prepare(Source()))
+    (workspace.tree / "a.txt").write_text("a")
+    snapshot = workspace.snapshot("after A", is_still=True)
+    (workspace.tree / "a.txt").write_text("changed behind our back")
+    workspace.restore(snapshot)
+    assert (workspace.tree / "a.txt").read_text() == "changed behind our back"
+    workspace.stir()
+    workspace.restore(snapshot)
+    assert (workspace.tree / "a.txt").read_text() == "a"
+
+
+def test_what_was_still_before_the_machine_was_started_again_is_restored(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path / "run-1", owner=None)
+    (first := workspace.prepare(Source()))
+    (tmp_path / "run-1" / "still.json").write_text(json.dumps([first, "another boot"]))
+    (workspace.tree / "late.txt").write_text("late")
+    workspace.restore(first)
+    assert not (workspace.tree / "late.txt").exists()
