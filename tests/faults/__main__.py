@@ -84,7 +84,7 @@ def _storm(options: argparse.Namespace, seed: int) -> int:
         if engine is not None:
             engine.clean()
         if has_failed:
-            _say(f"kept: {stage.home} (logs in var/logs); the seed is {seed}")
+            _say(f"the seed is {seed}; kept: {stage.home} (logs in var/logs; unmount var/workspaces to remove it)")
     return int(has_failed)
 
 

@@ -26,7 +26,8 @@ from tests.stack.live import wait_for
 QUIET_SECONDS = 240.0
 REST_SECONDS = 30.0
 
-PATIENT = frozenset({"container_killed", "container_removed", "run_cancelled"})
+ENGINES = {name for name, kind in KINDS.items() if kind.needs == "engine"}
+PATIENT = ENGINES | {"container_killed", "container_removed", "run_cancelled"}
 """Kinds that wait for a victim when there is none."""
 TRY_SECONDS = 0.4
 
