@@ -398,7 +398,7 @@ def test_a_run_that_was_acknowledged_and_is_gone_is_found(rested: Rested) -> Non
 
 
 @pytest.mark.parametrize("name", PLANTED)
-def test_planted(rested: Rested, name: str) -> None:
+def test_what_is_planted_is_found_by_the_invariant_that_it_breaks_alone(rested: Rested, name: str) -> None:
     invariant, planting = PLANTED[name]
     with planting(rested):
         found = check(rested.live, rested.runs)

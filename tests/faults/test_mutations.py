@@ -286,12 +286,12 @@ SAFEGUARDS = {
 
 
 @pytest.mark.parametrize("name", SAFEGUARDS)
-def test_with(inside: Inside, name: str) -> None:
+def test_with_the_safeguard_what_it_guards_holds(inside: Inside, name: str) -> None:
     assert SAFEGUARDS[name].play(inside) == SAFEGUARDS[name].with_it
 
 
 @pytest.mark.parametrize("name", SAFEGUARDS)
-def test_without(inside: Inside, name: str) -> None:
+def test_without_the_safeguard_something_breaks(inside: Inside, name: str) -> None:
     safeguard = SAFEGUARDS[name]
     with safeguard.off():
         assert safeguard.play(inside) == safeguard.without
