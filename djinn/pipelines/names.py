@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from djinn.pipelines.history import History, Past, Status
+from djinn.pipelines.items import MOST_ITEMS
 from djinn.pipelines.schema import JSON, Pipeline, Step
 
 Names = dict[str, JSON]
@@ -86,24 +87,30 @@ def _graph_names(pipeline: Pipeline, history: History, step: Step) -> Names:
 
 
 def _item_names(history: History, step: Step, at: Past | None) -> Names:
-    if at is None or not at.item:
-        return {}
-    names: Names = {"current_item": at.item_value, "current_index": int(at.item.rpartition(".")[2])}
+    """What a step for an item may name; behind a loop, the items that it had."""
+    if at is None or step.over:
+        return {} if at is None else _current(at)
     if step.matrix:
-        names["matrix"] = at.item_value
-    elif not step.over:
-        names["completed_items"] = _completed(history, at.item)
-    return names
+        return {**_current(at), "matrix": at.item_value}
+    if at.item:
+        frame, _, index = at.item.rpartition(".")
+        return {**_current(at), "completed_items": _completed(history, frame, before=int(index))}
+    return {"completed_items": _completed(history, "")} if any(past.item for past in history) else {}
 
 
-def _completed(history: History, item: str) -> list[JSON]:
-    """The items before this one in its loop, each with what the steps for it gave."""
-    frame, _, index = item.rpartition(".")
+def _current(at: Past) -> Names:
+    if not at.item:
+        return {}
+    return {"current_item": at.item_value, "current_index": int(at.item.rpartition(".")[2])}
+
+
+def _completed(history: History, frame: str, *, before: int = MOST_ITEMS) -> list[JSON]:
+    """The items of a loop before one of them, each with what the steps for it gave."""
     values: dict[int, JSON] = {}
     outputs: dict[int, dict[str, JSON]] = {}
     for past in history:
         around, _, last = past.item.rpartition(".")
-        if past.item and around == frame and past.status is Status.SUCCEEDED and int(last) < int(index):
+        if past.item and around == frame and past.status is Status.SUCCEEDED and int(last) < before:
             values[int(last)] = past.item_value
             outputs.setdefault(int(last), {}).update(past.outputs)
     return [{"item": values[number], "outputs": outputs[number]} for number in sorted(values)]

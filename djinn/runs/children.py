@@ -5,16 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 from djinn.core.errors import UserError
-from djinn.events.log import NewEvent, append, open_stream
+from djinn.events.log import NewEvent, append
 from djinn.executions.lease import DatabaseClock
 from djinn.pipelines.errors import InputsInvalid, TemplateInvalid
 from djinn.pipelines.inputs import resolve_inputs
 from djinn.pipelines.schema import JSON, Step, to_snapshot
 from djinn.pipelines.template import render
 from djinn.runs import admission, catalogue
-from djinn.runs.budgets import open_run_budget
 from djinn.runs.dispatch import ring_advance
 from djinn.runs.models import Run, StepRun
+from djinn.runs.services import store_run
 from djinn.runs.states import RUN_OPEN
 
 DEEPEST = 5
@@ -23,7 +23,8 @@ DEEPEST = 5
 def start_child(step_run: StepRun, step: Step, names: dict[str, Any]) -> Run:
     """A run of the pipeline that the step uses, in the transaction and under the lock of the run around it.
 
-    Raises `UserError` when that pipeline is not there or broken, its inputs do not fit, or runs are nested too deeply.
+    Raises `UserError` when that pipeline is not there or broken, its inputs do not fit, its concurrency group takes no
+    more, or runs are nested too deeply.
     """
     parent = step_run.run
     if parent.depth >= DEEPEST:
@@ -33,7 +34,7 @@ def start_child(step_run: StepRun, step: Step, names: dict[str, Any]) -> Run:
     catalogue.check_models(loaded.pipeline, agents, override=parent.model)
     inputs = _inputs(step, names, loaded.pipeline)
     group, limit = admission.group_of(loaded.pipeline, inputs)
-    child = Run.objects.create(
+    child = Run(
         pipeline=loaded.pipeline.id,
         definition=to_snapshot(loaded.pipeline),
         digest=loaded.digest,
@@ -47,12 +48,7 @@ def start_child(step_run: StepRun, step: Step, names: dict[str, Any]) -> Run:
         group=group,
         group_limit=limit,
     )
-    open_run_budget(child, loaded.pipeline)
-    open_stream(child.stream)
-    append(
-        child.stream, [NewEvent("run_queued", {"pipeline": child.pipeline, "by": f"run {parent.pk}, step {step.id}"})]
-    )
-    ring_advance(child.pk)
+    store_run(child, loaded.pipeline, by=f"run {parent.pk}, step {step.id}")
     return child
 
 

@@ -8,6 +8,7 @@ from datetime import datetime
 
 from django.utils import timezone
 
+from djinn.core.liveness import workers_alive
 from djinn.pipelines.flow import Blocked, Blocker, Decision, Start, next_steps
 from djinn.pipelines.history import named
 from djinn.runs import admission
@@ -20,9 +21,10 @@ from djinn.runs.states import STEP_OPEN, ApprovalStatus, RunStatus, StepStatus
 
 @dataclass(frozen=True)
 class Obstacle:
-    """One thing that has to change. Kinds: step, pause, cancel, parallel, approval, worker, delay, group, order."""
+    """One thing that has to change."""
 
     kind: str
+    """step, pause, cancel, parallel, approval, worker, no_worker, delay, group or order."""
     text: str
     step: str = ""
     item: str = ""
@@ -137,7 +139,10 @@ def _queued(run: Run, row: StepRun) -> Obstacle:
         return Obstacle("pause", "the run is paused", row.step, row.item)
     if row.execution is None:
         return Obstacle("worker", "a control worker has to prepare it", row.step, row.item)
-    where = f" of host {row.execution.host}" if row.execution.host else ""
+    host = row.execution.host
+    where = f" of host {host}" if host else ""
+    if not workers_alive("agents", host):
+        return Obstacle("no_worker", f"no agents worker{where} has been heard of lately", row.step, row.item)
     return Obstacle("worker", f"an agents worker{where} has to take it", row.step, row.item)
 
 
@@ -148,6 +153,7 @@ _REMEDIES = {
     "parallel": "one of the items that run ends",
     "approval": "the people who may decide, decide",
     "worker": "a worker has a free place",
+    "no_worker": "a worker is started there",
     "delay": "its time comes",
     "group": "run {run} ends",
     "order": "run {run} begins",
