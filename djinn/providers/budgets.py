@@ -1,7 +1,7 @@
 """Budgets: the most that a call can cost is held back before it is sent, so that no number of calls at once goes over.
 
-Holding back is one guarded UPDATE a budget, in the order of their names; what the call did not use is given back when it
-has ended. A call of which nobody knows what it used counts as the most that it could.
+Holding back is one guarded UPDATE a budget, in the order of their names; what the call did not use is given back when
+it has ended. A call of which nobody knows what it used counts as the most that it could.
 """
 
 from __future__ import annotations

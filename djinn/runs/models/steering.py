@@ -53,9 +53,7 @@ class Note(models.Model):
     class Meta:
         ordering = ["pk"]
         constraints = [
-            models.CheckConstraint(
-                condition=models.Q(step="") ^ models.Q(agent=""), name="note_to_a_step_or_an_agent"
-            )
+            models.CheckConstraint(condition=models.Q(step="") ^ models.Q(agent=""), name="note_to_a_step_or_an_agent")
         ]
 
     def __str__(self) -> str:
