@@ -85,7 +85,7 @@ def _kept_in_graph(pipeline: Pipeline, history: History, chosen: dict[str, str],
     return [
         number
         for number, past in enumerate(history, 1)
-        if past.step not in after and (past.step, past.item) not in again and past.status.is_final
+        if past.step not in after and (past.step, past.item) not in again
     ]
 
 

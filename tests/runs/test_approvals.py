@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -241,6 +242,29 @@ def test_what_was_decided_stays_decided(olga: User) -> None:
     with pytest.raises(Conflict, match="decided already: rejected"):
         say(approval, olga)
     assert state(approval.step_run.run) == before
+
+
+def test_of_two_who_decide_at_once_one_is_told_that_it_was_decided() -> None:
+    approval, people, results = asked(), [make_user(name) for name in ("olga", "oscar")], []
+
+    def act(user: User, verdict: str) -> None:
+        try:
+            results.append(say(approval, user, verdict).status)
+        except Conflict as exc:
+            results.append(exc.code)
+        finally:
+            connection.close()
+
+    pairs = zip(people, ("approve", "reject"), strict=True)
+    threads = [threading.Thread(target=act, args=pair) for pair in pairs]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert len(results) == 2
+    assert "conflict" in results
+    assert Decision.objects.count() == 1
+    assert len(told(approval.step_run.run, "approval_decided")) == 1
 
 
 def test_a_void_question_takes_no_decision(olga: User) -> None:
