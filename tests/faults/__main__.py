@@ -62,9 +62,8 @@ def _length(options: argparse.Namespace) -> Length:
 
 
 def _storm(options: argparse.Namespace, seed: int) -> int:
-    engine = (
-        Engine(log=Path(tempfile.gettempdir()) / f"djinn-storm-engine-{seed}.log") if _has_engine(options) else None
-    )
+    log = Path(tempfile.gettempdir()) / f"djinn-storm-engine-{seed}.log"
+    engine = Engine(log=log) if _has_engine(options) else None
     stage = Stage(image=options.image, engine=engine)
     has_failed = True
     try:
@@ -85,6 +84,9 @@ def _storm(options: argparse.Namespace, seed: int) -> int:
             engine.clean()
         if has_failed:
             _say(f"the seed is {seed}; kept: {stage.home} (logs in var/logs; unmount var/workspaces to remove it)")
+            _say(f"the private engine's log, if there was one: {log}")
+        else:
+            log.unlink(missing_ok=True)
     return int(has_failed)
 
 
