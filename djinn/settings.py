@@ -75,6 +75,7 @@ TEMPLATES = [
                 "django.template.context_processors.request",
                 "django.contrib.auth.context_processors.auth",
                 "django.contrib.messages.context_processors.messages",
+                "djinn.dashboard.asking.waiting_count",
             ]
         },
     }
@@ -86,6 +87,8 @@ WORKER_NAME = f"{HOST_NAME}:{os.getpid()}"
 DATABASES = {"default": env.db_url("DATABASE_URL", default=INSTALLATION.database_url)}
 DATABASES["default"]["OPTIONS"] = {
     "connect_timeout": 5,
+    # A process that is frozen inside a transaction would keep its rows locked, and the sweep waiting, for ever.
+    "options": f"-c idle_in_transaction_session_timeout={env.int('DJINN_IDLE_TRANSACTION_SECONDS', default=30)}s",
     "application_name": WORKER_NAME[-63:],  # told in pg_stat_activity, and by a lease's owner
     "pool": {
         "min_size": 0,

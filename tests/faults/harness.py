@@ -81,6 +81,7 @@ class Watched(Live):
             "DJINN_RUNNER": runner,
             "DJINN_LEASE_SECONDS": str(lease_seconds),
             "DJINN_LONGEST_PAUSE_SECONDS": "1",
+            "DJINN_IDLE_TRANSACTION_SECONDS": "4",
             "OPENAI_API_KEY": CANARY,
             VARIABLE: faults,
         }

@@ -135,7 +135,7 @@ def lose_the_host(campaign: Campaign) -> None:
     before = live.rows(lost)[0]["count"]
     pid = live.kill("agents", signal.SIGSTOP)
     try:
-        wait_for(lambda: live.rows(lost)[0]["count"] > before, seconds=60, why="an execution that is given up")
+        wait_for(lambda: live.rows(lost)[0]["count"] > before, seconds=120, why="an execution that is given up")
     finally:
         live.wake(pid)
 
