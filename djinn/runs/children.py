@@ -13,7 +13,7 @@ from djinn.pipelines.schema import JSON, Step, to_snapshot
 from djinn.pipelines.template import render
 from djinn.runs import admission, catalogue
 from djinn.runs.dispatch import ring_advance
-from djinn.runs.models import Run, StepRun
+from djinn.runs.models import Intent, Run, StepRun
 from djinn.runs.services import store_run
 from djinn.runs.states import RUN_OPEN
 
@@ -59,6 +59,7 @@ def cancel_child(step_run: StepRun) -> bool:
         return Run.objects.filter(parent=step_run).exists()
     if child.cancel_requested_at is None:
         Run.objects.filter(pk=child.pk, status__in=RUN_OPEN).update(cancel_requested_at=DatabaseClock())
+        Intent.objects.create(run=child, verb=Intent.Verb.CANCEL, details={"because": f"run {step_run.run_id} ends"})
         append(child.stream, [NewEvent("cancel_requested", {"by": f"run {step_run.run_id}"})])
     ring_advance(child.pk)
     return True

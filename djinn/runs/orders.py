@@ -16,7 +16,7 @@ from djinn.executions.structured import order_of as schema_order_of
 from djinn.pipelines.errors import TemplateInvalid
 from djinn.pipelines.history import History
 from djinn.pipelines.names import names_for
-from djinn.pipelines.schema import Pipeline
+from djinn.pipelines.schema import Pipeline, Step
 from djinn.pipelines.template import render
 from djinn.runs.budgets import seconds_left
 from djinn.runs.catalogue import model_of
@@ -35,8 +35,9 @@ LONGEST_RESULT = 4000
 
 @dataclass(frozen=True)
 class Order:
-    """The columns of an execution, the notes that stand in its prompt, and what people should be told of it."""
+    """The columns of a step's execution, the notes that stand in its prompt, and what people should be told of it."""
 
+    step: Step
     columns: dict[str, Any]
     notes: list[Note] = field(default_factory=list)
     notices: list[str] = field(default_factory=list)
@@ -68,9 +69,9 @@ class _Maker:
         if self.step.kind == "run":
             script = self._render(self.step.run, self.names)
             order = {"mode": "command", "script": script, "outputs": list(self.step.outputs)}
-            return Order({**self._common(), "order": order}, [], self.notices)
+            return Order(self.step, {**self._common(), "order": order}, [], self.notices)
         notes = notes_for(self.step_run, self.step)
-        return Order({**self._common(), **self._agent_columns(notes)}, notes, self.notices)
+        return Order(self.step, {**self._common(), **self._agent_columns(notes)}, notes, self.notices)
 
     def _common(self) -> dict[str, Any]:
         step, place = self.step, place_of(self.step_run)
@@ -108,7 +109,7 @@ class _Maker:
             task=self._render(step.input or step.description, names),
             step=step.id,
             outputs=() if step.output_schema else step.outputs,
-            went_wrong=_went_wrong(attempt_before(self.step_run) if self.step_run.attempt > 1 else None),
+            went_wrong=_went_wrong(attempt_before(self.step_run)),
             notes=[note.text for note in notes],
         )
         order = {

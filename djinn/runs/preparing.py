@@ -20,7 +20,7 @@ from djinn.runs.budgets import OutOfTime
 from djinn.runs.children import start_child
 from djinn.runs.dispatch import ring_execute
 from djinn.runs.models import StepRun
-from djinn.runs.notes import mark_read
+from djinn.runs.notes import mark_read, notes_for
 from djinn.runs.orders import Order, names_of, order_of
 from djinn.runs.selectors import history_of
 from djinn.runs.states import STEP_MOVES, StepStatus
@@ -54,8 +54,8 @@ def _prepare(step_run: StepRun, pipeline: Pipeline | None, history: History | No
         pipeline = pipeline or from_snapshot(step_run.run.definition)
         step = pipeline.step(step_run.step)
         if step.needs_container:
-            order = order_of(step_run, pipeline, history_of(step_run.run) if history is None else history)
-            return _store_execution(step_run, order)
+            history = history_of(step_run.run) if history is None else history
+            return _store_newest(step_run, pipeline, history)
         _begin_without_container(step_run, step)
     except OutOfTime as exc:
         _fail(step_run, Reason.BUDGET, str(exc))
@@ -64,11 +64,26 @@ def _prepare(step_run: StepRun, pipeline: Pipeline | None, history: History | No
     return None
 
 
+def _store_newest(step_run: StepRun, pipeline: Pipeline, history: History) -> Execution | None:
+    """Store the order; made again when somebody added a note to it meanwhile."""
+    while True:
+        try:
+            return _store_execution(step_run, order_of(step_run, pipeline, history))
+        except _Outdated:
+            continue
+
+
+class _Outdated(Exception):
+    """There are other notes for the prompt than those that stand in it."""
+
+
 @transaction.atomic
 def _store_execution(step_run: StepRun, order: Order) -> Execution | None:
     locked = StepRun.objects.select_for_update(of=("self",)).select_related("run").get(pk=step_run.pk)
     if not _is_due(locked):
         return None
+    if order.step.kind == "agent" and notes_for(locked, order.step) != order.notes:
+        raise _Outdated
     locked.execution = create_execution(**order.columns)
     locked.save(update_fields=["execution"])
     fault("prepare.before_commit")

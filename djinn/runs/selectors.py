@@ -15,6 +15,7 @@ from djinn.executions.models import Execution
 from djinn.pipelines.flow import Past, Status
 from djinn.providers.selectors import Bill, add_bills, bills_of
 from djinn.runs.models import Run, StepRun
+from djinn.runs.states import StepStatus
 
 
 def runs_seen_by(user: User | AnonymousUser) -> QuerySet[Run]:
@@ -50,14 +51,18 @@ def _past(
 
 
 def attempt_before(step_run: StepRun) -> StepRun | None:
-    """The attempt that this one repeats: one that failed, or whose result asked for another."""
-    return StepRun.objects.filter(
-        run=step_run.run_id,
-        step=step_run.step,
-        item=step_run.item,
-        visit=step_run.visit,
-        attempt=step_run.attempt - 1,
-    ).first()
+    """The attempt that this one repeats: one that failed, or whose result asked for another.
+
+    For the first one in a run that continues another it is the last one there, when that failed.
+    """
+    same = StepRun.objects.filter(step=step_run.step, item=step_run.item)
+    if step_run.attempt > 1:
+        return same.filter(run=step_run.run_id, visit=step_run.visit, attempt=step_run.attempt - 1).first()
+    earlier = step_run.run.continues_id
+    if earlier is None or same.filter(run=step_run.run_id, number__lt=step_run.number, reused_from=None).exists():
+        return None
+    last = same.filter(run=earlier).order_by("-number").first()
+    return last if last is not None and last.status == StepStatus.FAILED else None
 
 
 @dataclass(frozen=True)
@@ -90,13 +95,18 @@ class RunView:
         return duration_of(self.row.started_at, self.row.ended_at)
 
 
+NOT_SHOWN = ("execution__order", "execution__diff", "execution__run_diff")
+"""What is large and not shown for each step run: there may be a thousand of them."""
+
+
 def run_view(run: Run) -> RunView:
     """Everything about one run but its log."""
-    rows = list(run.step_runs.select_related("execution").order_by("number"))
+    rows = list(run.step_runs.select_related("execution").defer(*NOT_SHOWN).order_by("number"))
     bills = bills_of(row.execution_id for row in rows if row.execution_id is not None)
     steps = tuple(StepView(row, bills.get(row.execution_id or 0, Bill())) for row in rows)
-    diffs = [row.execution.run_diff for row in rows if row.execution and row.execution.result_snapshot]
-    return RunView(run, steps, add_bills(step.bill for step in steps), diffs[-1] if diffs else "")
+    diffs = run.step_runs.exclude(execution__result_snapshot="").order_by("-number")
+    diff = diffs.filter(execution__isnull=False).values_list("execution__run_diff", flat=True).first()
+    return RunView(run, steps, add_bills(step.bill for step in steps), diff or "")
 
 
 def duration_of(start: datetime | None, end: datetime | None) -> timedelta | None:

@@ -45,10 +45,10 @@ def sweep() -> int:
         _give_up_lost_hosts()
         _give_up_forsaken()
         fault("sweep.before_ring")
-        expire_due()
-        close_forsaken_calls()
         rung = _ring_runs() + _ring_queued() + _ring_unattended() + _ring_ended() + ring_decided()
         fault("sweep.before_commit")
+    expire_due()  # in turns of their own: the transaction above holds rows that a turn must not wait for
+    close_forsaken_calls()
     if rung:
         log.info("swept", rung=rung)
     return rung

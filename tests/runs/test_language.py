@@ -12,12 +12,17 @@ from django.utils import timezone
 from djinn.core.errors import Conflict
 from djinn.executions.models import Execution
 from djinn.executions.states import OPEN
-from djinn.runs import engine
+from djinn.runs import engine, preparing
+from djinn.runs.advance import advance
 from djinn.runs.approvals import decide
+from djinn.runs.continuing import retry_run
 from djinn.runs.explanation import explain
 from djinn.runs.models import Approval, Note, Run, StepRun
+from djinn.runs.orders import order_of
 from djinn.runs.services import cancel_run, start_run
+from djinn.runs.states import StepStatus
 from djinn.runs.sweep import sweep
+from djinn.runs.turn import turn_of
 from tests.make import begin, failed, history, make_user, played, step, succeeded, told, work, write_pipeline
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("home")]
@@ -312,3 +317,36 @@ def test_a_run_stays_bound_to_the_host_that_has_its_files() -> None:
     sweep()
     run.refresh_from_db()
     assert run.host == "gone"
+
+
+# --- What went wrong --------------------------------------------------------------------------------------------------
+def agent(name: str, text: str, **keys: JSON) -> dict[str, JSON]:
+    return {"id": name, "agent": "engineer", "model": "scripted/none", "input": text, **keys}
+
+
+def test_a_retry_in_a_new_run_is_told_what_went_wrong_in_the_old_one() -> None:
+    run = begin(agent("FIX", "Mend it."))
+    engine.advance_run(run.pk)
+    row = run.step_runs.get()
+    with turn_of(run.pk) as turn:
+        assert turn is not None
+        turn.end_step(row, StepStatus.FAILED, reason="error", message="the tests are red")
+    work(run)
+    again = retry_run(run=run, user=make_user())
+    engine.advance_run(again.pk)
+    assert "the tests are red" in prompts(again, "FIX")[0]
+
+
+def test_a_note_that_comes_while_a_prompt_is_made_stands_in_it() -> None:
+    run = begin(agent("FIX", "Mend it."))
+    with turn_of(run.pk) as turn:
+        assert turn is not None
+        advance(turn)
+    row = run.step_runs.get()
+    pipeline, past = turn.pipeline, turn.history
+    early = order_of(row, pipeline, past)
+    Note.objects.create(run=run, step="FIX", text="Mind the time zone.")
+    with pytest.raises(preparing._Outdated):
+        preparing._store_execution(row, early)
+    engine.prepare_step(row.pk)
+    assert "Mind the time zone." in prompts(run, "FIX")[0]
