@@ -14,12 +14,14 @@ from djinn.core.faults import fault
 from djinn.executions.lease import DatabaseClock, unattended
 from djinn.executions.models import Execution
 from djinn.executions.places import execution_directory, present_runner
-from djinn.executions.states import FINAL
+from djinn.executions.states import FINAL, OPEN
 from djinn.runner.base import Phase, Runner, RunnerError
 
 log = structlog.get_logger(__name__)
 
 COLLECTED_AT_ONCE = 100
+RENEWALS_TO_HEAR = 1.5
+"""After so many renewals of leases a worker that lives has heard that its execution shall stop."""
 
 
 def tend_host() -> None:
@@ -33,17 +35,28 @@ def tend_host() -> None:
 
 
 def _stop_unwanted(runner: Runner) -> None:
-    """Stop containers whose execution has ended or is unknown, and those that shall stop while nobody holds them."""
+    """Stop containers whose execution has ended or is unknown, and those that shall stop while nobody hears of it."""
     running = {int(key) for key, phase in runner.executions().items() if phase is Phase.RUNNING and key.isdigit()}
     if not running:
         return
     known = dict(Execution.objects.filter(pk__in=running).values_list("pk", "status"))
     orphans = {pk for pk in running if known.get(pk, "unknown") in FINAL | {"unknown"}}
-    abandoned = set(unattended(0).filter(pk__in=running, stop_requested_at__isnull=False).values_list("pk", flat=True))
-    for pk in sorted(orphans | abandoned):
+    for pk in sorted(orphans | _unheard(running)):
         fault("unwanted.before_stop")
         log.warning("container_stopped", execution=pk, was="orphan" if pk in orphans else "abandoned")
         runner.stop(str(pk), settings.STOP_GRACE_SECONDS)
+
+
+def _unheard(running: set[int]) -> set[int]:
+    """Those of them that shall stop, and whose worker does not hear of it.
+
+    A dead worker's lease runs on for a while. A cancel does not wait for that: whoever holds the lease later finds a
+    container that has ended.
+    """
+    heard = Value(timedelta(seconds=RENEWALS_TO_HEAR * settings.LEASE_RENEW_SECONDS), output_field=DurationField())
+    asked = Execution.objects.filter(stop_requested_at__lt=DatabaseClock() - heard, status__in=OPEN)
+    alone = unattended(0).filter(stop_requested_at__isnull=False)
+    return set((asked | alone).filter(pk__in=running).values_list("pk", flat=True))
 
 
 def collect(runner: Runner) -> int:

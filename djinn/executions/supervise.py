@@ -93,7 +93,14 @@ class _Supervision:
         except (RunnerError, WorkspaceError) as exc:
             failure = exc
         log.info("execution_ends", phase=str(self.state.phase), exit_code=self.state.exit_code)
-        conclude(self.execution, self.lease, self.relay, self.state, stop_reason=self.stop_reason, failure=failure)
+        stop_reason = self.stop_reason or self._unheard_reason()
+        conclude(self.execution, self.lease, self.relay, self.state, stop_reason=stop_reason, failure=failure)
+
+    def _unheard_reason(self) -> str:
+        """Why it shall stop, when somebody else of this host has stopped it before we heard of that."""
+        if (self.execution.outcome or {}).get("status") == "succeeded":
+            return ""
+        return Execution.objects.values_list("stop_reason", flat=True).get(pk=self.execution.pk)
 
     def _start(self) -> None:
         """Launch, unless a stop was asked for before anything began; wait for an engine that is away."""

@@ -19,7 +19,7 @@ from djinn.runs.sweep import sweep
 
 log = structlog.get_logger(__name__)
 
-TEND_SECONDS = 2.0
+TEND_SECONDS = 1.0
 RETENTION_SECONDS = 600.0
 
 
@@ -45,9 +45,10 @@ def _every(seconds: float, action: Callable[[], object], name: str) -> None:
 
 
 def _repeat(seconds: float, action: Callable[[], object], name: str) -> None:
-    while not stopping.wait(seconds):
+    while not stopping.is_set():
         try:
             with released():
                 action()
         except Exception as exc:  # the thread's edge: it must outlive a restart of PostgreSQL
             log.warning("care_failed", what=name, error=str(exc), kind=type(exc).__name__)
+        stopping.wait(seconds)

@@ -7,10 +7,12 @@ import shutil
 import threading
 import time
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from django.db import connection
+from django.db.models import DurationField, Value
 
 from djinn.core.installation.paths import Installation
 from djinn.events.log import read_after
@@ -268,6 +270,35 @@ def test_a_container_that_shall_stop_and_has_no_worker_is_stopped() -> None:
     request_stop(execution_id=execution.pk, reason=Reason.CANCELLED)
     tend_host()
     assert not is_running(execution)
+
+
+def test_a_container_that_shall_stop_is_left_to_a_worker_that_may_still_hear_of_it() -> None:
+    execution = running_alone()
+    claimed(execution)
+    request_stop(execution_id=execution.pk, reason=Reason.CANCELLED)
+    tend_host()
+    assert is_running(execution)
+
+
+def test_a_container_that_shall_stop_does_not_wait_for_the_lease_of_a_dead_worker() -> None:
+    execution = running_alone()
+    claimed(execution)
+    request_stop(execution_id=execution.pk, reason=Reason.CANCELLED)
+    earlier = DatabaseClock() - Value(timedelta(seconds=2), output_field=DurationField())
+    Execution.objects.filter(pk=execution.pk).update(stop_requested_at=earlier)
+    tend_host()
+    assert not is_running(execution)
+
+
+def test_a_cancel_that_somebody_else_applied_first_is_no_loss() -> None:
+    execution = make_execution(**order(hold=True))
+    worker = in_background(execution)
+    wait_for(lambda: read_after("test", 0))
+    request_stop(execution_id=execution.pk, reason=Reason.CANCELLED)
+    present_runner().stop(execution.key, 0)
+    worker.join(20)
+    execution.refresh_from_db()
+    assert (execution.status, execution.reason) == ("killed", "cancelled")
 
 
 def test_a_container_whose_execution_has_ended_is_stopped() -> None:
