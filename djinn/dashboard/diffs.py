@@ -23,6 +23,8 @@ class DiffFile:
     """What changed in one file."""
 
     path: str
+    heading: str = ""
+    """Which of several diffs it begins; empty inside of one."""
     added: int = 0
     removed: int = 0
     lines: list[DiffLine] = field(default_factory=list)
@@ -41,10 +43,14 @@ def read_diff(text: str) -> Diff:
     files: list[DiffFile] = []
     kept = hidden = 0
     is_head = True
+    heading = ""
     for line in text.split("\n"):
         if line.startswith("diff --git "):
-            files.append(DiffFile(line.rpartition(" b/")[2] or line))
-            is_head = True
+            files.append(DiffFile(shown(line.rpartition(" b/")[2] or line), heading))
+            is_head, heading = True, ""
+            continue
+        if line.startswith("# "):  # no line of a diff begins so
+            heading = shown(line[2:])
             continue
         if not files:
             continue

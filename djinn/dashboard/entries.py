@@ -14,6 +14,7 @@ from datetime import datetime
 from typing import Any, Literal
 
 from djinn.events.log import LoggedEvent
+from djinn.pipelines.history import named
 
 JSON = Any
 Data = Mapping[str, JSON]
@@ -25,6 +26,7 @@ MOST_WORD_CHARACTERS = 300
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
 _CONTROLS = {code: chr(0x2400 + code) for code in range(32) if chr(code) not in "\n\t"} | {0x7F: "\u2421"}
 _ENDINGS = {"succeeded": "good", "failed": "bad", "cancelled": "muted"}
+_VERDICTS = {"approves": "good", "rejects": "bad"}
 _LEVELS = {"warning": "warning", "error": "bad", "critical": "bad"}
 
 
@@ -45,7 +47,7 @@ class Entry:
 
 def entry_of(event: LoggedEvent) -> Entry:
     """How the event is shown."""
-    parts = _ENTRIES.get(event.type, _unknown)(event.data)
+    parts = (_ENTRIES.get(event.type) or _ENGINE_ENTRIES.get(event.type, _unknown))(event.data)
     label = parts.pop("label")
     return Entry(seq=event.seq, at=event.at, type=event.type, label=word(label), **parts)
 
@@ -56,13 +58,13 @@ def step_run_of(event: LoggedEvent) -> int | None:
     return value if type(value) is int and value > 0 else None
 
 
-def shown(value: JSON) -> str:
+def shown(value: JSON, *, most: int = MOST_CHARACTERS) -> str:
     """The value as text: strings as they are, else indented JSON; cut, and then it says so."""
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, indent=2, default=str)
     text = _ANSI.sub("", text).replace("\r\n", "\n").replace("\r", "\n").translate(_CONTROLS)
-    if len(text) <= MOST_CHARACTERS:
+    if len(text) <= most:
         return text
-    return f"{text[:MOST_CHARACTERS]}\n[cut: {len(text) - MOST_CHARACTERS:,} more characters are not shown here]"
+    return f"{text[:most]}\n[cut: {len(text) - most:,} more characters are not shown here]"
 
 
 def word(value: JSON) -> str:
@@ -165,6 +167,55 @@ def _step_queued(data: Data) -> dict[str, Any]:
     return _line("Step queued", f"{_word(data, 'because')}{wait}", "muted")
 
 
+def _run_queued(data: Data) -> dict[str, Any]:
+    parts = [_word(data, "pipeline"), f"by {_word(data, 'by', 'nobody')}"]
+    if data.get("continues"):
+        where = f" from {named(_word(data, 'from_step'), _word(data, 'from_item'))}" if data.get("from_step") else ""
+        parts.append(f"continues run {_word(data, 'continues')}{where}")
+    if data.get("reused"):
+        parts.append(f"results taken over: {_count(data, 'reused')}")
+    return _line("Run queued", ", ".join(parts), "muted")
+
+
+def _step_started(data: Data) -> dict[str, Any]:
+    text = f"as run {_word(data, 'child')}" if data.get("child") else f"on {_word(data, 'host', '?')}"
+    return _line("Step started", text, "muted")
+
+
+def _wanted(label: str, tone: str = "") -> Callable[[Data], dict[str, Any]]:
+    def entry(data: Data) -> dict[str, Any]:
+        why = f": {_word(data, 'because')}" if data.get("because") else ""
+        return _line(label, f"by {_word(data, 'by', 'nobody')}{why}", tone)
+
+    return entry
+
+
+def _notified(data: Data) -> dict[str, Any]:
+    text = shown(data.get("text", ""))
+    return {"shape": "details", "label": f"tells {_word(data, 'agent', 'an agent')}", "text": text}
+
+
+def _note_added(data: Data) -> dict[str, Any]:
+    whom = f"step {_word(data, 'step')}" if data.get("step") else f"agent {_word(data, 'agent', '?')}"
+    label = f"for {whom}, by {_word(data, 'by', 'nobody')}"
+    return {"shape": "details", "label": label, "text": shown(data.get("text", "")), "is_open": True}
+
+
+def _approval_asked(data: Data) -> dict[str, Any]:
+    by = data.get("by")
+    whom = ", ".join(map(word, by)) if isinstance(by, list) else word(by or "?")
+    until = f", until {_word(data, 'expires_at')}" if data.get("expires_at") else ""
+    label = f"{_count(data, 'count')} of {whom} must approve{until}"
+    return {"shape": "details", "label": label, "text": shown(data.get("question", "")), "tone": "warning"}
+
+
+def _approval_decided(data: Data) -> dict[str, Any]:
+    verdict = {"approve": "approves", "reject": "rejects"}.get(_word(data, "verdict"), "decides")
+    comment = shown(data.get("comment") or "")
+    far = f" ({_count(data, 'agreed')} of {_count(data, 'count')})" if _word(data, "status") == "open" else ""
+    return _line(f"{_word(data, 'by', 'somebody')} {verdict}{far}", comment, _VERDICTS.get(verdict, ""))
+
+
 def _unknown(data: Data) -> dict[str, Any]:
     return {
         "shape": "details",
@@ -189,29 +240,31 @@ _ENTRIES: Mapping[str, Callable[[Data], dict[str, Any]]] = {
     "log": _log,
     "finished": _finished,
     "notice": lambda data: _line("Notice", shown(data.get("text", "")), "warning"),
-    "run_queued": lambda data: _line(
-        "Run queued", f"{_word(data, 'pipeline')}, by {_word(data, 'by', 'nobody')}", "muted"
-    ),
+    "notified": _notified,
+}
+_ENGINE_ENTRIES: Mapping[str, Callable[[Data], dict[str, Any]]] = {
+    "run_queued": _run_queued,
     "run_started": lambda data: _line("Run started", "", "muted"),
+    "run_waiting": lambda data: _line("Run waiting", "everything that is open waits for a person", "warning"),
+    "run_paused": lambda data: _line("Run paused", "nothing new starts", "warning"),
+    "run_resumed": lambda data: _line("Run resumed", "", "muted"),
     "run_finished": _ended("Run"),
-    "cancel_requested": lambda data: _line("Cancel requested", f"by {_word(data, 'by', 'nobody')}", "warning"),
+    "cancel_requested": _wanted("Cancel requested", "warning"),
+    "pause_requested": _wanted("Pause requested", "warning"),
+    "resume_requested": _wanted("Resume requested"),
+    "note_added": _note_added,
     "step_queued": _step_queued,
-    "step_started": lambda data: _line("Step started", f"on {_word(data, 'host', '?')}", "muted"),
+    "step_started": _step_started,
+    "step_waiting": lambda data: _line("Step waiting", "a person has to decide", "warning"),
     "step_adopted": lambda data: _line("Step adopted", "its worker was silent, another one goes on with it", "warning"),
+    "step_skipped": lambda data: _line("Step skipped", _word(data, "because"), "muted"),
     "step_finished": _ended("Step"),
+    "approval_asked": _approval_asked,
+    "approval_decided": _approval_decided,
+    "approval_void": lambda data: _line("Question void", _word(data, "because"), "warning"),
+    "approval_expired": lambda data: _line("Question expired", "nobody decided in time", "bad"),
 }
 
-KNOWN_TYPES = frozenset(_ENTRIES)
-ENGINE_TYPES = frozenset(
-    {
-        "run_queued",
-        "run_started",
-        "run_finished",
-        "cancel_requested",
-        "step_queued",
-        "step_started",
-        "step_adopted",
-        "step_finished",
-    }
-)
+KNOWN_TYPES = frozenset({*_ENTRIES, *_ENGINE_ENTRIES})
+ENGINE_TYPES = frozenset(_ENGINE_ENTRIES)
 """What changes rows: after these the page's status, steps and results are sent anew."""

@@ -44,10 +44,69 @@ class RunFilterForm(forms.Form):
         return self.cleaned_data.get(name)
 
 
-class StartForm(forms.Form):
-    """What a pipeline is started with: a field for each of its inputs, and the model."""
+class ItemsForm(forms.Form):
+    """Which tries of which step are listed; a page that is none is the first."""
+
+    step = forms.CharField(max_length=100, required=False)
+    page = forms.IntegerField(min_value=1, max_value=10**6, required=False)
+
+    def wanted(self) -> tuple[str, int]:
+        """The step, and the number of the page."""
+        self.is_valid()
+        return self.cleaned_data.get("step", ""), self.cleaned_data.get("page") or 1
+
+
+class InputsForm(forms.Form):
+    """A field for each input of a pipeline; `present` are values that it begins with instead of the defaults."""
 
     nonce = forms.CharField(widget=forms.HiddenInput, max_length=40, required=False)
+
+    def __init__(
+        self, pipeline: Pipeline, data: Mapping[str, Any] | None = None, *, present: Mapping[str, Any] | None = None
+    ) -> None:
+        super().__init__(data, label_suffix="")
+        self.pipeline, self.present = pipeline, present or {}
+        self.fields["nonce"].initial = uuid.uuid4().hex
+        for declared in pipeline.inputs:
+            self.fields[PREFIX + declared.name] = _field(declared, self.present.get(declared.name, declared.default))
+
+    @property
+    def inputs(self) -> dict[str, Any]:
+        """The values that were given. Text that was emptied is given as empty; anything else that is empty is not."""
+        given = {}
+        for declared in self.pipeline.inputs:
+            value = self.value(declared)
+            if value not in ("", None) or (is_plain(declared) and declared.default is not None):
+                given[declared.name] = value
+        return given
+
+    def value(self, declared: Input) -> Any:
+        """What was written into the input's field."""
+        value = self.cleaned_data[PREFIX + declared.name]
+        return value.replace("\r\n", "\n") if isinstance(value, str) else value
+
+    @property
+    def idempotency_key(self) -> str:
+        """The same for the same values on the same page: a second press of the button starts nothing new."""
+        return page_key(self.cleaned_data["nonce"], self.inputs)
+
+    def add_user_error(self, error: UserError) -> None:
+        """Show the error: what it says of an input or a field at that field, anything else above the form."""
+        known = {
+            field: text
+            for name, text in error.details.items()
+            for field in (name, PREFIX + name.removeprefix("inputs."))
+            if field in self.fields
+        }
+        for name, text in known.items():
+            self.add_error(name, text)
+        if not known:
+            self.add_error(None, error.message)
+
+
+class StartForm(InputsForm):
+    """What a pipeline is started with: its inputs, and the model."""
+
     model = forms.CharField(
         max_length=260,
         required=False,
@@ -55,64 +114,60 @@ class StartForm(forms.Form):
     )
 
     def __init__(self, pipeline: Pipeline, data: Mapping[str, Any] | None = None) -> None:
-        super().__init__(data, label_suffix="")
-        self.pipeline = pipeline
-        self.fields["nonce"].initial = uuid.uuid4().hex
-        for declared in pipeline.inputs:
-            self.fields[PREFIX + declared.name] = _field(declared)
+        super().__init__(pipeline, data)
         self.order_fields([PREFIX + declared.name for declared in pipeline.inputs])
 
     @property
-    def inputs(self) -> dict[str, Any]:
-        """The values that were given. Text that was emptied is given as empty; anything else that is empty is not."""
-        given = {}
-        for declared in self.pipeline.inputs:
-            value = self.cleaned_data[PREFIX + declared.name]
-            if isinstance(value, str):
-                value = value.replace("\r\n", "\n")
-            is_text = declared.type in ("string", "text") and not declared.choices
-            if value not in ("", None) or (is_text and declared.default is not None):
-                given[declared.name] = value
-        return given
-
-    @property
     def idempotency_key(self) -> str:
-        """The same for the same values on the same page: a second press of the button starts nothing new."""
-        values = json.dumps([self.cleaned_data["model"], self.inputs], sort_keys=True)
-        return f"page-{self.cleaned_data['nonce']}-{hashlib.sha256(values.encode()).hexdigest()[:32]}"
-
-    def add_user_error(self, error: UserError) -> None:
-        """Show the error: what it says of an input at that field, anything else above the form."""
-        known = {name: text for name, text in error.details.items() if PREFIX + name in self.fields}
-        for name, text in known.items():
-            self.add_error(PREFIX + name, text)
-        if not known:
-            self.add_error(None, error.message)
+        return page_key(self.cleaned_data["nonce"], [self.cleaned_data["model"], self.inputs])
 
 
-def _field(declared: Input) -> forms.Field:
+def page_key(nonce: str, values: Any) -> str:
+    """An idempotency key for these values, sent from the page with that nonce."""
+    text = json.dumps(values, sort_keys=True)
+    return f"page-{nonce}-{hashlib.sha256(text.encode()).hexdigest()[:32]}"
+
+
+def is_plain(declared: Input) -> bool:
+    """Whether any text will do, an empty one too."""
+    return declared.type in ("string", "text") and not declared.choices
+
+
+def _field(declared: Input, initial: Any) -> forms.Field:
     common: dict[str, Any] = {
         "label": declared.name,
         "required": declared.required,
-        "initial": declared.default,
+        "initial": initial,
         "help_text": declared.description,
     }
     if declared.choices or declared.type == "boolean":
         values = declared.choices or (True, False)
-        choices = [(_text(value), _text(value)) for value in values]
+        texts = [_text(value, declared) for value in values]
+        choices = [(text, text) for text in texts]
         empty = [] if declared.default is not None else [("", "—")]
-        return forms.ChoiceField(**common | {"choices": empty + choices, "initial": _text(declared.default)})
+        return forms.ChoiceField(**common | {"choices": empty + choices, "initial": _text(initial, declared)})
     if declared.type == "integer":
         return forms.IntegerField(**common)
     if declared.type == "number":
         return forms.FloatField(widget=forms.NumberInput(attrs={"step": "any"}), **common)
+    if declared.type in ("list", "json"):
+        return _data_field(declared, common)
     if declared.type == "text":
         return forms.CharField(widget=forms.Textarea(attrs={"rows": 8}), strip=False, **common)
     return forms.CharField(strip=False, **common)
 
 
-def _text(value: Any) -> str:
-    """How a choice is written: booleans as in YAML."""
+def _data_field(declared: Input, common: dict[str, Any]) -> forms.Field:
+    """Data is written as JSON, and read again as JSON."""
+    what = 'a list as JSON, such as ["one", "two"]' if declared.type == "list" else "JSON"
+    told = {"help_text": " · ".join(filter(None, (declared.description, what)))}
+    initial = {"initial": _text(common["initial"], declared)}
+    return forms.CharField(widget=forms.Textarea(attrs={"rows": 3}), **common | told | initial)
+
+
+def _text(value: Any, declared: Input) -> str:
+    """How a value is written so that it is read again as itself: text as it is, anything else as JSON."""
     if value is None:
         return ""
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    is_text = declared.type in ("string", "text")
+    return str(value) if is_text else json.dumps(value, ensure_ascii=False)

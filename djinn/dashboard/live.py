@@ -16,7 +16,8 @@ from django.template.loader import render_to_string
 
 from djinn.dashboard.entries import ENGINE_TYPES, step_run_of
 from djinn.dashboard.folding import Change, Fold, patches_of
-from djinn.dashboard.selectors import fold_at, results_of
+from djinn.dashboard.parts import parts_of
+from djinn.dashboard.selectors import PEOPLE, fold_at
 from djinn.events.log import LoggedEvent, read_after
 from djinn.runs.models import Run
 from djinn.runs.selectors import StepView, run_view
@@ -90,8 +91,8 @@ def _render(run_id: int, after: int, events: Sequence[LoggedEvent], changes: Seq
     context = {"after": after, "seq": events[-1].seq, "patches": patches_of(changes)}
     moved = [event for event in events if event.type in ENGINE_TYPES]
     if moved:
-        view = run_view(Run.objects.select_related("created_by", "cancelled_by").get(pk=run_id))
+        view = run_view(Run.objects.select_related(*PEOPLE).get(pk=run_id))
         steps: dict[int, StepView] = {step.row.pk: step for step in view.steps}
         touched = {pk: steps[pk] for event in moved if (pk := step_run_of(event)) in steps}
-        context |= {"view": view, "steps": steps, "touched": touched, "results": results_of(view)}
+        context |= {"view": view, "steps": steps, "touched": touched, "parts": parts_of(view)}
     return render_to_string("dashboard/run/live.html", context)

@@ -23,11 +23,19 @@ def person(request: HttpRequest) -> User:
 
 def operators_only(view: View[P]) -> View[P]:
     """Let only operators in; others see the page 403, and nobody is asked to log in."""
+    return _only(Role.OPERATOR, view)
 
+
+def viewers_only(view: View[P]) -> View[P]:
+    """Let only viewers in, and those who may do more."""
+    return _only(Role.VIEWER, view)
+
+
+def _only(role: Role, view: View[P]) -> View[P]:
     @wraps(view)
     def guarded(request: HttpRequest, /, *args: P.args, **kwargs: P.kwargs) -> HttpResponse:
-        if not person(request).has_role(Role.OPERATOR):
-            raise PermissionDenied("This needs the role of operator.")
+        if not person(request).has_role(role):
+            raise PermissionDenied(f"This needs the role of {role.label.lower()}.")
         return view(request, *args, **kwargs)
 
     return cast(View[P], login_required(guarded))

@@ -18,8 +18,12 @@ from djinn.events.log import LoggedEvent, last_seq, read_before
 from djinn.providers.selectors import Bill, add_bills, bills_of
 from djinn.runs.models import Run, StepRun
 from djinn.runs.selectors import RunView, StepView, duration_of, run_view, runs_seen_by
+from djinn.runs.states import STEP_OPEN
 
 RUNS_A_PAGE = 50
+MOST_RESULTS = 50
+MOST_EMPTY_SECTIONS = 200
+"""In a run with more step runs, only those that are open have a section before the log's window."""
 EVENTS_A_PAGE = 1000
 LOOK_BACK = 200
 """Events before a window that tell how its first ones are shown: whether a message's deltas came before it."""
@@ -47,9 +51,12 @@ class RunList:
     pipelines: list[str]
 
 
+PEOPLE = ("created_by", "cancelled_by", "paused_by", "parent", "schedule")
+
+
 def find_run(user: User, pk: int) -> Run:
     """The run, if the person may see it; else raises Http404."""
-    return get_object_or_404(runs_seen_by(user).select_related("created_by", "cancelled_by"), pk=pk)
+    return get_object_or_404(runs_seen_by(user).select_related(*PEOPLE), pk=pk)
 
 
 def run_list(
@@ -107,14 +114,18 @@ class Results:
 
     steps: list[StepResult]
     diff: Diff
+    hidden: int
+    """How many step runs that left something are not shown."""
 
 
 def results_of(view: RunView) -> Results:
-    """The outputs and the changed files of each step run that has any, and the run's diff."""
+    """The outputs and the changed files of the newest step runs that have any, and the run's diff."""
+    rich = [step for step in view.steps if step.row.summary or step.row.outputs or _changes(step)]
     steps = [
-        StepResult(step, shown(step.row.summary), named_texts(step.row.outputs), _changes(step)) for step in view.steps
+        StepResult(step, shown(step.row.summary), named_texts(step.row.outputs), _changes(step))
+        for step in rich[-MOST_RESULTS:]
     ]
-    return Results([step for step in steps if step.summary or step.outputs or step.changes], read_diff(view.diff))
+    return Results(steps, read_diff(view.diff), len(rich) - len(steps))
 
 
 def named_texts(values: dict[str, Any]) -> list[NamedText]:
@@ -152,7 +163,7 @@ def run_page(run: Run, *, before: int | None = None) -> RunPage:
     The step runs are listed first, the events are read next, the rows last: so every step run whose `step_queued` lies
     before the window is known, and every status is at least as new as the log.
     """
-    known = list(run.step_runs.order_by("number").values_list("pk", flat=True))
+    known = _known(run)
     newest = last_seq(run.stream)
     end = newest if before is None else min(before - 1, newest)
     events = read_before(run.stream, end, limit=EVENTS_A_PAGE + LOOK_BACK)
@@ -167,6 +178,12 @@ def run_page(run: Run, *, before: int | None = None) -> RunPage:
     view = run_view(run)
     log = LogPage(sections_of(changes, before=prior), end, *_cursors(window, newest, end), is_newest=before is None)
     return RunPage(view, log, {step.row.pk: step for step in view.steps})
+
+
+def _known(run: Run) -> list[int]:
+    """The step runs that more may come of, and the ended ones if they are few."""
+    rows = list(run.step_runs.order_by("number").values_list("pk", "status"))
+    return [pk for pk, status in rows if len(rows) <= MOST_EMPTY_SECTIONS or status in STEP_OPEN]
 
 
 def fold_at(stream: str, seq: int) -> Fold:

@@ -10,6 +10,7 @@ from django.views.decorators.http import require_http_methods, require_safe
 from djinn.core.errors import NotFound, UserError
 from djinn.dashboard.forms import StartForm
 from djinn.dashboard.permissions import operators_only, person
+from djinn.pipelines.loader import Loaded
 from djinn.runs.catalogue import find_pipeline, load_catalogue
 from djinn.runs.services import start_run
 
@@ -27,12 +28,9 @@ def choose(request: HttpRequest) -> HttpResponse:
 @never_cache
 def start(request: HttpRequest, pipeline: str) -> HttpResponse:
     """The form of one pipeline; starts it when it was sent."""
-    try:
-        loaded = find_pipeline(pipeline)
-    except NotFound as exc:
-        raise Http404(exc.message) from exc
-    except UserError as exc:
-        return render(request, "dashboard/broken.html", {"pipeline": pipeline, "error": exc}, status=exc.status)
+    loaded = pipeline_or_answer(request, pipeline)
+    if isinstance(loaded, HttpResponse):
+        return loaded
     form = StartForm(loaded.pipeline, request.POST if request.method == "POST" else None)
     if form.is_valid():
         try:
@@ -49,3 +47,13 @@ def start(request: HttpRequest, pipeline: str) -> HttpResponse:
             return redirect("dashboard:run", pk=run.pk)
     status = 400 if form.is_bound else 200
     return render(request, "dashboard/start.html", {"loaded": loaded, "form": form}, status=status)
+
+
+def pipeline_or_answer(request: HttpRequest, pipeline: str) -> Loaded | HttpResponse:
+    """The pipeline, or the page that tells what is wrong with its file; raises Http404 when there is none."""
+    try:
+        return find_pipeline(pipeline)
+    except NotFound as exc:
+        raise Http404(exc.message) from exc
+    except UserError as exc:
+        return render(request, "dashboard/broken.html", {"pipeline": pipeline, "error": exc}, status=exc.status)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from django.contrib.auth.views import LoginView, LogoutView
 from django.urls import path, register_converter
 
-from djinn.dashboard import starting, views
+from djinn.dashboard import deciding, starting, steering, views
 from djinn.dashboard.forms import LoginForm
 
 
@@ -29,7 +29,22 @@ urlpatterns = [
     path("logout/", LogoutView.as_view(next_page="dashboard:login"), name="logout"),
     path("", views.runs, name="runs"),
     path("runs/<row:pk>/", views.run, name="run"),
-    path("runs/<row:pk>/cancel/", views.cancel, name="cancel"),
+    path("runs/bulk/", steering.bulk, name="bulk"),
+    path("runs/<row:pk>/cancel/", steering.cancel, name="cancel"),
+    path("runs/<row:pk>/pause/", steering.pause, name="pause"),
+    path("runs/<row:pk>/resume/", steering.resume, name="resume"),
+    path("runs/<row:pk>/retry/", steering.retry, name="retry"),
+    path("runs/<row:pk>/rerun/", steering.rerun, name="rerun"),
+    path("runs/<row:pk>/restart/", steering.restart, name="restart"),
+    path("runs/<row:pk>/note/", steering.note, name="note"),
+    path("runs/<row:pk>/actions/", steering.actions, name="actions"),
+    path("runs/<row:pk>/approvals/", deciding.run_approvals, name="run-approvals"),
+    path("runs/<row:pk>/items/", views.items, name="items"),
+    path("runs/<row:pk>/artifacts/<row:artifact>/", views.artifact, name="artifact"),
+    path("approvals/", deciding.approvals, name="approvals"),
+    path("approvals/<row:pk>/", deciding.approval, name="approval"),
+    path("approvals/<row:pk>/decide/", deciding.decide, name="decide"),
+    path("workers/", views.workers, name="workers"),
     path("start/", starting.choose, name="choose"),
     path("start/<str:pipeline>/", starting.start, name="start"),
 ]

@@ -96,6 +96,37 @@ ROUTES: dict[str, list[tuple[str, str, tuple[int, int, int, int, int]]]] = {
         ("POST", "/runs/{run}/cancel/", (LOGIN, 403, 403, 302, 302)),
         ("GET", "/runs/{run}/cancel/", (405, 405, 405, 405, 405)),
     ],
+    **{  # they show the run again, or for retry tell why not
+        f"runs/<row:pk>/{verb}/": [
+            ("POST", f"/runs/{{run}}/{verb}/", (LOGIN, 403, 403, 302, 302)),
+            ("GET", f"/runs/{{run}}/{verb}/", (405, 405, 405, 405, 405)),
+        ]
+        for verb in ("pause", "resume", "retry")
+    },
+    **{  # 400: the form is not filled in
+        f"runs/<row:pk>/{verb}/": [
+            ("GET", f"/runs/{{run}}/{verb}/", (LOGIN, 403, 403, 200, 200)),
+            ("POST", f"/runs/{{run}}/{verb}/", (LOGIN, 403, 403, 400, 400)),
+        ]
+        for verb in ("rerun", "note")
+    },
+    "runs/<row:pk>/restart/": [("GET", "/runs/{run}/restart/", (LOGIN, 403, 403, 404, 404))],  # of no pipeline
+    **{
+        f"runs/<row:pk>/{part}/": [("GET", f"/runs/{{run}}/{part}/", (LOGIN, 404, 200, 200, 200))]
+        for part in ("actions", "approvals", "items")
+    },
+    "runs/<row:pk>/artifacts/<row:artifact>/": [("GET", "/runs/{run}/artifacts/1/", (LOGIN, 404, 404, 404, 404))],
+    "runs/bulk/": [
+        ("POST", "/runs/bulk/", (LOGIN, 403, 403, 302, 302)),
+        ("GET", "/runs/bulk/", (405, 405, 405, 405, 405)),
+    ],
+    "approvals/": [("GET", "/approvals/", (LOGIN, 200, 200, 200, 200))],
+    "approvals/<row:pk>/": [("GET", "/approvals/{approval}/", (LOGIN, 404, 200, 200, 200))],
+    "approvals/<row:pk>/decide/": [  # 403: it is for somebody else to decide
+        ("POST", "/approvals/{approval}/decide/", (LOGIN, 404, 403, 403, 302)),
+        ("GET", "/approvals/{approval}/decide/", (405, 405, 405, 405, 405)),
+    ],
+    "workers/": [("GET", "/workers/", (LOGIN, 403, 200, 200, 200))],
     "start/": [("GET", "/start/", (LOGIN, 403, 403, 200, 200))],
     "start/<str:pipeline>/": [
         ("GET", "/start/echo/", (LOGIN, 403, 403, 200, 200)),

@@ -134,7 +134,10 @@ def test_an_event_of_the_engine_brings_status_steps_and_results(browse: Browser,
             return "".join(await communicator.read_to(6))
 
     html = received()
-    targets = ["#run-status", "#run-figures", "#run-actions", "#steps", "#results", f"#step-run-{step.pk}-status"]
+    targets = [
+        "#run-status", "#run-figures", "#held", "#steps", "#files", "#results", "#offers-key", "#questions-key",
+        f"#step-run-{step.pk}-status",
+    ]  # fmt: skip
     assert [target for target in targets if f'hx-swap-oob="innerHTML:{target}"' not in html] == []
 
 

@@ -54,13 +54,51 @@ TABLE: list[tuple[str, dict[str, Any], list[str]]] = [
     ("finished", {"status": "failed", "error": {"reason": "error", "message": "exit 3"}}, ["failed", "error: exit 3"]),
     ("notice", {"text": "no image"}, ["Notice", "no image"]),
     ("run_queued", {"pipeline": "review", "by": "olga"}, ["Run queued", "review, by olga"]),
+    (
+        "run_queued",
+        {"pipeline": "review", "by": "olga", "continues": 7, "from_step": "TEST", "from_item": "2", "reused": 3},
+        ["continues run 7 from TEST[2], results taken over: 3"],
+    ),
     ("run_started", {}, ["Run started"]),
+    ("run_waiting", {}, ["Run waiting", "waits for a person"]),
+    ("run_paused", {}, ["Run paused"]),
+    ("run_resumed", {}, ["Run resumed"]),
+    ("pause_requested", {"by": "olga"}, ["Pause requested", "by olga"]),
+    ("resume_requested", {"by": "olga"}, ["Resume requested", "by olga"]),
+    (
+        "note_added",
+        {"by": "olga", "step": "TEST", "agent": "", "text": "Mind it."},
+        ["for step TEST, by olga", "Mind it."],
+    ),
+    ("note_added", {"by": "olga", "step": "", "agent": "tester", "text": "x"}, ["for agent tester, by olga"]),
+    ("notified", {"agent": "tester", "text": "It is ready."}, ["Notified", "tells tester", "It is ready."]),
+    ("step_waiting", {}, ["Step waiting", "a person has to decide"]),
+    ("step_skipped", {"because": "BUILD failed"}, ["Step skipped", "BUILD failed"]),
+    ("step_started", {"child": 9}, ["Step started", "as run 9"]),
+    (
+        "approval_asked",
+        {"question": "Ship it?", "by": ["operator", "ada"], "count": 2, "expires_at": "2025-03-05T00:00:00Z"},
+        ["2 of operator, ada must approve, until 2025-03-05T00:00:00Z", "Ship it?"],
+    ),
+    (
+        "approval_decided",
+        {"by": "olga", "verdict": "approve", "status": "open", "agreed": 1, "count": 2, "comment": "Fine."},
+        ["olga approves (1 of 2)", "Fine."],
+    ),
+    (
+        "approval_decided",
+        {"by": "olga", "verdict": "reject", "status": "rejected"},
+        ["olga rejects", 'data-tone="bad"'],
+    ),
+    ("approval_void", {"because": "changed: diff"}, ["Question void", "changed: diff"]),
+    ("approval_expired", {}, ["Question expired", 'data-tone="bad"']),
     (
         "run_finished",
         {"status": "failed", "reason": "out_of_memory", "message": "m"},
         ["Run failed", "out of memory: m"],
     ),
     ("cancel_requested", {"by": "olga"}, ["Cancel requested", "by olga"]),
+    ("cancel_requested", {"by": "Djinn", "because": "superseded by run 9"}, ["by Djinn: superseded by run 9"]),
     (
         "step_queued",
         {"because": "retry of 1.1", "delay_seconds": 4.0},
@@ -82,7 +120,7 @@ def test_an_event_is_shown(kind: str, data: dict[str, Any], wanted: list[str]) -
 
 
 def test_every_type_of_the_journal_and_of_the_engine_has_its_own_rendering() -> None:
-    assert RECORD_TYPES | ENGINE_TYPES | {"notice"} == KNOWN_TYPES
+    assert RECORD_TYPES | ENGINE_TYPES | {"notice", "notified"} == KNOWN_TYPES
 
 
 def test_the_table_above_has_every_type() -> None:

@@ -8,7 +8,12 @@ from typing import Any
 
 from django import template
 
+from djinn.dashboard.entries import word
+from djinn.pipelines.history import named
+
 register = template.Library()
+
+MOST_IN_SHORT = 80
 
 
 @register.filter
@@ -61,6 +66,18 @@ def iso(value: datetime) -> str:
 def at(values: dict[int, Any], key: int) -> Any:
     """The value of that key, None if there is none."""
     return values.get(key)
+
+
+@register.filter
+def step_name(row: Any) -> str:
+    """The step of a step run as people read it: `TEST`, or `TEST[2]` for an item."""
+    return named(row.step, row.item)
+
+
+@register.filter
+def in_short(value: Any) -> str:
+    """The value in one line; an agent may have written it."""
+    return word(value)[:MOST_IN_SHORT]
 
 
 @register.filter
