@@ -296,6 +296,7 @@ def test_a_cancel_that_somebody_else_applied_first_is_no_loss() -> None:
     wait_for(lambda: read_after("test", 0))
     request_stop(execution_id=execution.pk, reason=Reason.CANCELLED)
     present_runner().stop(execution.key, 0)
+    journal(execution, ("finished", failed("cancelled")), start=2)
     worker.join(20)
     execution.refresh_from_db()
     assert (execution.status, execution.reason) == ("killed", "cancelled")
