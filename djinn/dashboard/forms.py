@@ -92,16 +92,16 @@ class InputsForm(forms.Form):
 
     def add_user_error(self, error: UserError) -> None:
         """Show the error: what it says of an input or a field at that field, anything else above the form."""
-        known = {
-            field: text
-            for name, text in error.details.items()
-            for field in (name, PREFIX + name.removeprefix("inputs."))
-            if field in self.fields
-        }
+        known = {self._field_of(name): text for name, text in error.details.items()}
+        known = {name: text for name, text in known.items() if name in self.fields}
         for name, text in known.items():
             self.add_error(name, text)
         if not known:
             self.add_error(None, error.message)
+
+    def _field_of(self, name: str) -> str:
+        """The field that an error's detail is about."""
+        return name if name in self.fields else PREFIX + name.removeprefix("inputs.")
 
 
 class StartForm(InputsForm):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from django.contrib.auth.views import LoginView, LogoutView
 from django.urls import path, register_converter
 
-from djinn.dashboard import deciding, starting, steering, views
+from djinn.dashboard import deciding, scheduling, starting, steering, views
 from djinn.dashboard.forms import LoginForm
 
 
@@ -44,6 +44,13 @@ urlpatterns = [
     path("approvals/", deciding.approvals, name="approvals"),
     path("approvals/<row:pk>/", deciding.approval, name="approval"),
     path("approvals/<row:pk>/decide/", deciding.decide, name="decide"),
+    path("schedules/", scheduling.schedules, name="schedules"),
+    path("schedules/new/", scheduling.choose, name="schedule-choose"),
+    path("schedules/new/<str:pipeline>/", scheduling.create, name="schedule-new"),
+    path("schedules/<row:pk>/", scheduling.change, name="schedule"),
+    path("schedules/<row:pk>/enable/", scheduling.enable, name="schedule-enable"),
+    path("schedules/<row:pk>/delete/", scheduling.delete, name="schedule-delete"),
+    path("schedules/<row:pk>/start/", scheduling.start, name="schedule-start"),
     path("workers/", views.workers, name="workers"),
     path("start/", starting.choose, name="choose"),
     path("start/<str:pipeline>/", starting.start, name="start"),

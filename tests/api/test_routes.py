@@ -126,6 +126,23 @@ ROUTES: dict[str, list[tuple[str, str, tuple[int, int, int, int, int]]]] = {
         ("POST", "/approvals/{approval}/decide/", (LOGIN, 404, 403, 403, 302)),
         ("GET", "/approvals/{approval}/decide/", (405, 405, 405, 405, 405)),
     ],
+    "schedules/": [("GET", "/schedules/", (LOGIN, 200, 200, 200, 200))],
+    "schedules/new/": [("GET", "/schedules/new/", (LOGIN, 403, 403, 200, 200))],
+    "schedules/new/<str:pipeline>/": [
+        ("GET", "/schedules/new/echo/", (LOGIN, 403, 403, 200, 200)),
+        ("POST", "/schedules/new/echo/", (LOGIN, 403, 403, 400, 400)),
+    ],
+    "schedules/<row:pk>/": [
+        ("GET", "/schedules/{schedule}/", (LOGIN, 403, 403, 200, 200)),
+        ("POST", "/schedules/{schedule}/", (LOGIN, 403, 403, 400, 400)),
+    ],
+    **{
+        f"schedules/<row:pk>/{verb}/": [
+            ("POST", f"/schedules/{{schedule}}/{verb}/", (LOGIN, 403, 403, 302, 302)),
+            ("GET", f"/schedules/{{schedule}}/{verb}/", (405, 405, 405, 405, 405)),
+        ]
+        for verb in ("enable", "delete", "start")
+    },
     "workers/": [("GET", "/workers/", (LOGIN, 403, 200, 200, 200))],
     "start/": [("GET", "/start/", (LOGIN, 403, 403, 200, 200))],
     "start/<str:pipeline>/": [
