@@ -181,7 +181,9 @@ class Watched(Live):
                 key = f"{file.name} {number}"
                 if action.startswith("stop:") and key not in done:
                     done.add(key)
-                    threading.Timer(float(action[5:]), _continue, args=(int(pid),)).start()
+                    timer = threading.Timer(float(action[5:]), _continue, args=(int(pid),))
+                    timer.daemon = True
+                    timer.start()
 
 
 def _continue(pid: int) -> None:

@@ -128,8 +128,8 @@ def contained(image: str) -> Iterator[Campaign]:
 def lose_the_host(campaign: Campaign) -> None:
     """Stop the agents worker, with containers at work, until the control worker has given up on its host."""
     live = campaign.live
-    at_work = [run for run in campaign.of("slow") if live.events(run, "output")]
-    if len(at_work) < 3 or not any(rule.startswith(("give_up", "unwanted")) for rule in campaign.unfired()):
+    at_work = live.rows("SELECT 1 FROM executions_execution WHERE status = 'running'")
+    if len(at_work) < 3 or not any(rule.startswith("give_up") for rule in campaign.unfired()):
         return
     lost = "SELECT count(*) AS count FROM executions_execution WHERE status = 'lost'"
     before = live.rows(lost)[0]["count"]

@@ -11,7 +11,7 @@ from tests.faults.harness import Watched, linear, quiet, watched
 
 pytestmark = [pytest.mark.xdist_group("checker"), pytest.mark.timeout(180)]
 
-FROZEN = "relay.before_commit=stop:60@3"
+FROZEN = "relay.before_commit=stop:300@3"
 """Longer than this test waits: whoever needs the rows meanwhile must get them from PostgreSQL."""
 
 
@@ -26,7 +26,7 @@ def test_an_execution_whose_worker_is_frozen_in_a_transaction_can_be_given_up_me
     run = frozen.intend("line")
     lost = frozen.await_event(run, "step_finished", step="S1", seconds=40)
     assert lost["data"]["reason"] == "lost"
-    assert "stop:60" in frozen.hits()["relay.before_commit"]
+    assert "stop:300" in frozen.hits()["relay.before_commit"]
     frozen.wake(frozen.pid("agents"))
     quiet(frozen, [run])
     assert [str(violation) for violation in check(frozen, [run])] == []
