@@ -22,6 +22,9 @@ START_SCHEDULED = "runs.start_scheduled"
 CROWD = 1000
 """Messages. Steps that wait for a free place in their host's workers would otherwise be rung for again and again until
 Redis is full, and then nothing can be rung for any more."""
+QUIET = 50
+"""Messages. What is late while more of them wait has its own among them, most likely. Ringing for it again would make
+the queue longer each time, until the workers do nothing but read messages that came twice."""
 
 
 def ring_advance(run_id: int) -> None:
@@ -57,15 +60,15 @@ def agents_queue(host: str) -> str:
     return f"{AGENTS}@{host}" if host else AGENTS
 
 
-def is_crowded(queue: str) -> bool:
-    """Whether so many messages wait in the queue that more would only fill the broker; False when it is away."""
+def messages_in(queue: str) -> int:
+    """How many messages wait in the queue; none, as far as anybody knows, while the broker is away."""
     with app.connection_for_write() as connection:
         try:
             with connection.channel() as channel:
-                return int(channel.client.llen(queue)) >= CROWD
+                return int(channel.client.llen(queue))
         except (*connection.connection_errors, *connection.channel_errors, KombuError) as exc:
             log.warning("broker_away", error=str(exc))
-            return False
+            return 0
 
 
 def _task(name: str, pk: int, queue: str) -> Signature:

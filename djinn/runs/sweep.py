@@ -21,7 +21,17 @@ from djinn.executions.states import FINAL
 from djinn.runs.admission import first_ones
 from djinn.runs.approvals import expire_due, ring_decided
 from djinn.runs.budgets import close_forsaken_calls
-from djinn.runs.dispatch import agents_queue, is_crowded, ring_advance, ring_execute, ring_settle, ring_step
+from djinn.runs.dispatch import (
+    CONTROL,
+    CROWD,
+    QUIET,
+    agents_queue,
+    messages_in,
+    ring_advance,
+    ring_execute,
+    ring_settle,
+    ring_step,
+)
 from djinn.runs.models import Run, StepRun
 from djinn.runs.states import RUN_FINAL, RUN_OPEN, STEP_FINAL, STEP_OPEN, RunStatus, StepStatus
 
@@ -32,6 +42,8 @@ LOCK = 0x646A696E
 LATE_SECONDS = 3.0
 """After how long a row that should move by itself counts as forgotten."""
 AT_ONCE = 500
+FEW = 20
+"""For so many of a kind, the oldest, is rung while the control workers have a queue before them already."""
 
 
 def sweep() -> int:
@@ -45,7 +57,8 @@ def sweep() -> int:
         _give_up_lost_hosts()
         _give_up_forsaken()
         fault("sweep.before_ring")
-        rung = _ring_runs() + _ring_queued() + _ring_unattended() + _ring_ended() + ring_decided()
+        most = AT_ONCE if messages_in(CONTROL) < QUIET else FEW
+        rung = _ring_runs(most) + _ring_queued(most) + _ring_unattended() + _ring_ended(most) + ring_decided()
         fault("sweep.before_commit")
     expire_due()  # in turns of their own: the transaction above holds rows that a turn must not wait for
     close_forsaken_calls()
@@ -54,7 +67,7 @@ def sweep() -> int:
     return rung
 
 
-def _ring_runs() -> int:
+def _ring_runs(most: int) -> int:
     """Runs in which nothing is open, and cancelled ones: somebody has to decide.
 
     Of those that wait for a place of a concurrency group only the one that comes next, however many wait.
@@ -66,39 +79,41 @@ def _ring_runs() -> int:
     is_late &= Q(paused_at=None)
     is_resumed = Q(status=RunStatus.PAUSED, paused_at=None)
     runs = Run.objects.filter(is_late | is_resumed | Q(cancel_requested_at__isnull=False), status__in=RUN_OPEN)
-    ids = list(runs.values_list("pk", flat=True)[:AT_ONCE])
+    ids = list(runs.order_by("pk").values_list("pk", flat=True)[:most])
     for pk in ids:
         ring_advance(pk)
     return len(ids)
 
 
-def _ring_queued() -> int:
+def _ring_queued(most: int) -> int:
     """Step runs without an execution that are due: never rung, rung in vain, or a retry whose time has come."""
     is_due = Q(not_before=None, queued_at__lt=_ago(LATE_SECONDS)) | Q(not_before__lt=DatabaseClock())
     rows = StepRun.objects.filter(is_due, status=StepStatus.QUEUED, execution=None, run__cancel_requested_at=None)
-    ids = list(rows.values_list("pk", flat=True)[:AT_ONCE])
+    ids = list(rows.order_by("pk").values_list("pk", flat=True)[:most])
     for pk in ids:
         ring_step(pk)
     return len(ids)
 
 
 def _ring_unattended() -> int:
-    """Executions whose worker is silent, or that no worker has taken."""
+    """Executions whose worker is silent, unless their host's queue is crowded; while it is quiet, also those that no
+    worker has taken."""
     rows = StepRun.objects.filter(status__in=STEP_OPEN, execution__in=_forgotten())
-    pairs = list(rows.values_list("pk", "execution__host")[:AT_ONCE])
-    crowded = {host for host in {host for _, host in pairs} if is_crowded(agents_queue(host))}
-    ringing = [(pk, host) for pk, host in pairs if host not in crowded]
+    found = list(rows.values_list("pk", "execution__host", "execution__lease_expires_at")[:AT_ONCE])
+    waiting = {host: messages_in(agents_queue(host)) for host in {host for _, host, _ in found}}
+    ringing = [(pk, host) for pk, host, lease in found if waiting[host] < (CROWD if lease else QUIET)]
     for pk, host in ringing:
         ring_execute(pk, host=host)
     return len(ringing)
 
 
-def _ring_ended() -> int:
+def _ring_ended(most: int) -> int:
     """Step runs whose execution, or the run of the pipeline that they use, has ended without a word of it."""
     is_late = Q(execution__status__in=FINAL, execution__ended_at__lt=_ago(LATE_SECONDS / 3)) | Q(
         child__status__in=RUN_FINAL, child__ended_at__lt=_ago(LATE_SECONDS / 3)
     )
-    ids = list(StepRun.objects.filter(is_late, status__in=STEP_OPEN).values_list("pk", flat=True)[:AT_ONCE])
+    rows = StepRun.objects.filter(is_late, status__in=STEP_OPEN)
+    ids = list(rows.order_by("pk").values_list("pk", flat=True)[:most])
     for pk in ids:
         ring_settle(pk)
     return len(ids)

@@ -15,10 +15,10 @@ from djinn.celery import app
 from djinn.executions.lease import DatabaseClock
 from djinn.executions.models import Execution
 from djinn.runs import engine, tasks
-from djinn.runs.dispatch import CROWD
+from djinn.runs.dispatch import CROWD, QUIET
 from djinn.runs.models import Run
 from djinn.runs.states import RUN_FINAL
-from djinn.runs.sweep import LOCK, sweep
+from djinn.runs.sweep import FEW, LOCK, sweep
 from tests.make import begin, failed, history, open_steps, played, state_of, step, succeeded, told, work
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("home")]
@@ -223,21 +223,56 @@ def test_a_sweep_leaves_the_work_to_one_that_is_at_it() -> None:
     assert sweep() == 1
 
 
-def test_the_sweep_does_not_fill_the_broker_for_steps_that_wait_for_a_free_place(settings: Any) -> None:
+@pytest.fixture
+def queues(settings: Any) -> Iterator[redis.Redis]:
+    """The broker, with nothing in the queues of the tests."""
+    names = ("djinn-agents@full", "djinn-control")
+    with redis.Redis.from_url(settings.REDIS_URL) as client:
+        client.delete(*names)
+        yield client
+        client.delete(*names)
+
+
+def prepared() -> Execution:
+    """An execution of the host `full` that waits for a worker, long enough to be rung for."""
     run = begin(step("A"))
     engine.advance_run(run.pk)
     engine.prepare_step(open_steps(run)[0])
     Execution.objects.update(host="full")
     age(4)
-    with redis.Redis.from_url(settings.REDIS_URL) as client:
-        client.delete("djinn-agents@full")
-        while client.llen("djinn-agents@full") < CROWD:
-            assert sweep() == 1
-            client.rpush("djinn-agents@full", *["x"] * 499)
-        assert sweep() == 0
-        client.delete("djinn-agents@full")
+    return Execution.objects.get()
+
+
+def test_the_sweep_does_not_fill_the_broker_for_steps_that_wait_for_a_free_place(queues: redis.Redis) -> None:
+    prepared()
+    while queues.llen("djinn-agents@full") < QUIET:
         assert sweep() == 1
-        client.delete("djinn-agents@full")
+        queues.rpush("djinn-agents@full", *["x"] * 24)
+    assert sweep() == 0
+    queues.delete("djinn-agents@full")
+    assert sweep() == 1
+
+
+def test_the_sweep_rings_for_a_silent_worker_until_the_queue_is_crowded(queues: redis.Redis) -> None:
+    execution = prepared()
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "UPDATE executions_execution SET lease_token = 1, lease_expires_at = clock_timestamp() WHERE id = %s",
+            [execution.pk],
+        )
+    queues.rpush("djinn-agents@full", *["x"] * (CROWD - 1))
+    assert sweep() == 1
+    assert sweep() == 0
+
+
+def test_the_sweep_rings_for_a_few_only_while_the_control_workers_are_behind(queues: redis.Redis) -> None:
+    for _ in range(FEW + 5):
+        begin(step("A"))
+    age(4)
+    queues.delete("djinn-control")
+    assert sweep() == FEW + 5
+    queues.rpush("djinn-control", *["x"] * QUIET)
+    assert sweep() == FEW
 
 
 @pytest.fixture
