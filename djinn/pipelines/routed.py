@@ -70,8 +70,18 @@ def folded(value: JSON) -> str:
 
 
 def bodies(pipeline: Pipeline) -> dict[str, frozenset[str]]:
-    """For each loop, by its step, the steps for its items: from `onEachComplete` on, as far as they lead back."""
-    return {step.id: _body(pipeline, step) for step in pipeline.steps if step.loop and step.loop.on_each_complete}
+    """For each loop, by its step, the steps for its items: from `onEachComplete` on, as far as they lead back.
+
+    A step that every way to the loop leads through is none of them, even when one of them leads back to it: from there
+    the token comes to the loop anew.
+    """
+    forwards = {step.id: {target for target, _ in targets(pipeline, step)} for step in pipeline.steps}
+    first = pipeline.first_step.id
+    return {
+        step.id: _body(pipeline, step, forwards, before=_before(forwards, first, step.id))
+        for step in pipeline.steps
+        if step.loop and step.loop.on_each_complete
+    }
 
 
 class _Walk:
@@ -128,7 +138,9 @@ class _Walk:
             return self._after_loop(step, last, last.item)
         if step.loop.on_each_complete:
             target = self.pipeline.step(step.loop.on_each_complete)
-            return self._visit(target, last.item, last.item_value, f"onEachComplete of {step.id}", _bases(last, self))
+            because, bases = f"onEachComplete of {step.id}", _bases(last, self)
+            begin = self._visit if target.id == step.id else self._enter
+            return begin(target, last.item, last.item_value, because, bases)
         return self._next_item(last, f"next item of {step.id}")
 
     def _next_item(self, last: Past, because: str) -> Decision:
@@ -166,16 +178,16 @@ class _Walk:
         """To a step by a route: inside of the item's steps it stays at the item, outside it leaves the loops around."""
         target = self.pipeline.step(target_id)
         bases = _bases(last, self) if bases is None else bases
-        item, value = last.item, last.item_value
-        while item:
+        around = list(_frames(last.item))
+        for item in around:
             loop = self._loop_of(item)
             if loop is not None and target.id == loop.id:
-                return self._visit(target, item, value, because, bases)
+                return self._visit(target, item, self._value_of(item), because, bases)
+        for item in around:
+            loop = self._loop_of(item)
             if loop is not None and target.id in self.bodies.get(loop.id, ()):
-                break
-            item = item.rpartition(".")[0]
-            value = self._value_of(item)
-        return self._enter(target, item, value, because, bases)
+                return self._enter(target, item, self._value_of(item), because, bases)
+        return self._enter(target, "", None, because, bases)
 
     def _enter(self, target: Step, item: str, value: JSON, because: str, bases: tuple[int, ...]) -> Decision:
         """To a step, and when it is a loop, to its first item."""
@@ -269,18 +281,39 @@ def _is_within(item: str, path: str) -> bool:
     return item == path or item.startswith(f"{path}.")
 
 
-def _body(pipeline: Pipeline, loop: Step) -> frozenset[str]:
+def _frames(item: str) -> Iterator[str]:
+    """The item and those around it, the innermost first."""
+    while item:
+        yield item
+        item = item.rpartition(".")[0]
+
+
+def _before(forwards: Mapping[str, set[str]], first: str, loop: str) -> set[str]:
+    """The steps that every way from the first step to the loop leads through."""
+    found = set()
+    for name in forwards:
+        seen, waiting = {name}, [first] if first != name else []
+        while waiting and loop not in seen:
+            at = waiting.pop()
+            seen.add(at)
+            waiting.extend(forwards[at] - seen)
+        if name != loop and loop not in seen:
+            found.add(name)
+    return found
+
+
+def _body(pipeline: Pipeline, loop: Step, forwards: Mapping[str, set[str]], *, before: set[str]) -> frozenset[str]:
     """The steps from which the loop goes on: by `continueLoop`, by a route to its step, or else by ending there."""
     assert loop.loop is not None
-    forwards: dict[str, set[str]] = {}
+    inside: dict[str, set[str]] = {}
     waiting = [loop.loop.on_each_complete or ""]
     while waiting:
         name = waiting.pop()
-        if name not in forwards and name != loop.id:
-            forwards[name] = {target for target, _ in targets(pipeline, pipeline.step(name))}
+        if name not in inside and name != loop.id and name not in before:
+            inside[name] = forwards[name]
             waiting.extend(forwards[name])
-    stated = {name for name in forwards if loop.id in forwards[name] or _continues(pipeline.step(name))}
-    return frozenset(_leading_to(stated or {name for name in forwards if not forwards[name]}, forwards))
+    stated = {name for name in inside if loop.id in inside[name] or _continues(pipeline.step(name))}
+    return frozenset(_leading_to(stated or {name for name in inside if not inside[name]}, inside))
 
 
 def _continues(step: Step) -> bool:

@@ -36,7 +36,8 @@ LONGEST_NOTE = 20_000
 
 @dataclass(frozen=True)
 class Answer:
-    """How one try ends, after so many virtual seconds. People answer an approval with a verdict."""
+    """How one try ends, after so many virtual seconds. People answer an approval with a verdict; success is approval
+    there, and failure rejection."""
 
     status: Literal["succeeded", "failed", "cancelled"] | Verdict = "succeeded"
     reason: str = ""
@@ -262,7 +263,11 @@ class _Play:
     def _decided(self, number: int, step: Step, answer: Answer) -> None:
         """People have said enough, or the time has passed."""
         assert step.approve is not None
-        status, tags = answer.status, self._tags(number)
+        status = {"succeeded": "approved", "failed": "rejected"}.get(answer.status, answer.status)
+        tags = self._tags(number)
+        if status == "cancelled":
+            self._settle(number, step, answer)
+            return
         if status == "expired":
             self._tell("approval_expired", tags)
         else:
