@@ -6,15 +6,15 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from djinn.executions.states import Reason
 from djinn.runs.models import Run, StepRun
 from djinn.runs.selectors import RunView, StepView
-from djinn.runs.states import STEP_OPEN, StepStatus
+from djinn.runs.states import StepStatus
 
 MOST_ITEMS_ALONE = 8
 """A step with more items than this has one line for all of them."""
 MOST_TOLD = 10
 """How many of its items are listed all the same: those that are under way or went wrong."""
+_TOLD = frozenset({StepStatus.RUNNING, StepStatus.WAITING, StepStatus.FAILED})
 LINES_A_PAGE = 100
 
 
@@ -92,7 +92,7 @@ def item_page(view: RunView, step: str, page: int) -> ItemPage:
 
 
 def _group(step: str, found: Sequence[StepView], links: _Links) -> StepGroup:
-    told = [one for one in found if one.row.status in STEP_OPEN - {StepStatus.QUEUED} or one.row.reason in _BAD]
+    told = [one for one in found if one.row.status in _TOLD]
     return StepGroup(step, [links.line(one) for one in told[-MOST_TOLD:]], len(found), _tallies(found))
 
 
@@ -101,15 +101,15 @@ def _tallies(found: Iterable[StepView]) -> list[Tally]:
     return [Tally(status, counts[status]) for status in StepStatus.values if counts[status]]
 
 
-_BAD = frozenset(Reason.values) - {Reason.CANCELLED}
-
-
 class _Links:
     """Which runs the step runs of a run lead to."""
 
     def __init__(self, run: Run) -> None:
         reused = run.step_runs.filter(reused_from__isnull=False)
-        self._origins = {pk: (origin, number) for pk, origin, number in reused.values_list(*_ORIGIN)}
+        self._origins = {
+            pk: (origin, number)
+            for pk, origin, number in reused.values_list("pk", "reused_from_id", "reused_from__run_id")
+        }
         wanted = [origin for origin, _ in self._origins.values()]
         own = Run.objects.filter(parent__run=run) | Run.objects.filter(parent__in=wanted)
         self._children: Mapping[int | None, int] = dict(own.values_list("parent_id", "pk"))
@@ -117,6 +117,3 @@ class _Links:
     def line(self, view: StepView) -> StepLine:
         origin, reused_from = self._origins.get(view.row.pk, (view.row.pk, None))
         return StepLine(view, self._children.get(origin), reused_from)
-
-
-_ORIGIN = ("pk", "reused_from_id", "reused_from__run_id")

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
+import playwright.sync_api
 import pytest
+from django.db import connection
 from django.test import Client
 from pytest_django import Settings
 
 from djinn.accounts.models import Role, User
+from tests.dashboard.chromium import FLAGS, WebProcess
 from tests.dashboard.make import Browser, make_user
 
 
@@ -45,3 +51,26 @@ def pipelines(tmp_path: Path, settings: Settings) -> Path:
     """An empty folder that the installation takes its pipelines from."""
     settings.PIPELINES_DIRECTORY = tmp_path
     return tmp_path
+
+
+@pytest.fixture
+def web(tmp_path: Path, transactional_db: None) -> Iterator[WebProcess]:
+    process = WebProcess(tmp_path / "web.log")
+    yield process
+    process.stop()
+
+
+@pytest.fixture
+def chromium(monkeypatch: pytest.MonkeyPatch) -> Iterator[playwright.sync_api.Browser]:
+    # Playwright's loop runs in this thread while its calls wait; Django takes that for an async caller.
+    monkeypatch.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "true")
+    program = shutil.which("chromium")
+    if program is None:
+        if os.environ.get("DJINN_REQUIRE_BROWSER") == "1":
+            pytest.fail("DJINN_REQUIRE_BROWSER=1, but there is no program chromium")
+        pytest.skip("needs the program chromium")
+    with playwright.sync_api.sync_playwright() as started:
+        browser = started.chromium.launch(executable_path=program, args=FLAGS)
+        yield browser
+        connection.close()  # the one that belongs to Playwright's loop: the test's teardown has another
+        browser.close()

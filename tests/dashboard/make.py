@@ -38,7 +38,9 @@ def make_user(name: str, role: Role = Role.NONE, **fields: Any) -> User:
 
 def make_run(user: User | None = None, *, pipeline: str = "review", **fields: Any) -> Run:
     """A queued run and its stream, which tells that it was queued."""
-    run = Run.objects.create(pipeline=pipeline, definition={}, digest="0" * 64, created_by=user, **fields)
+    run = Run.objects.create(
+        **{"pipeline": pipeline, "definition": {}, "digest": "0" * 64, "created_by": user, **fields}
+    )
     with transaction.atomic():
         open_stream(run.stream)
         append(run.stream, [NewEvent("run_queued", {"pipeline": pipeline, "by": str(user)})])
