@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from djinn.pipelines.history import History, Past, Status
 from djinn.pipelines.items import MOST_ITEMS
+from djinn.pipelines.loops import bodies, entry_of, loop_of
 from djinn.pipelines.schema import JSON, Pipeline, Step
 
 Names = dict[str, JSON]
@@ -21,7 +22,7 @@ def names_for(pipeline: Pipeline, history: History, inputs: Mapping[str, JSON], 
         found = _graph_names(pipeline, history, step)
     else:
         found = flat_outputs(history)
-    return {**inputs, **found, **_item_names(history, step, at), "inputs": dict(inputs)}
+    return {**inputs, **found, **_item_names(pipeline, history, step, at), "inputs": dict(inputs)}
 
 
 def outputs_of(pipeline: Pipeline, history: History) -> Names:
@@ -86,16 +87,19 @@ def _graph_names(pipeline: Pipeline, history: History, step: Step) -> Names:
     return {**flat, "steps": steps}
 
 
-def _item_names(history: History, step: Step, at: Past | None) -> Names:
+def _item_names(pipeline: Pipeline, history: History, step: Step, at: Past | None) -> Names:
     """What a step for an item may name; behind a loop, the items that it had."""
-    if at is None or step.over:
-        return {} if at is None else _current(at)
+    if at is None:
+        return {}
     if step.matrix:
         return {**_current(at), "matrix": at.item_value}
+    if step.over:
+        return _current(at)
     if at.item:
-        frame, _, index = at.item.rpartition(".")
-        return {**_current(at), "completed_items": _completed(history, frame, before=int(index))}
-    return {"completed_items": _completed(history, "")} if any(past.item for past in history) else {}
+        index = int(at.item.rpartition(".")[2])
+        return {**_current(at), "completed_items": _completed(pipeline, history, at.item, before=index)}
+    items = [past.item for past in history if past.item.isdigit()]
+    return {"completed_items": _completed(pipeline, history, items[-1])} if items else {}
 
 
 def _current(at: Past) -> Names:
@@ -104,11 +108,16 @@ def _current(at: Past) -> Names:
     return {"current_item": at.item_value, "current_index": int(at.item.rpartition(".")[2])}
 
 
-def _completed(history: History, frame: str, *, before: int = MOST_ITEMS) -> list[JSON]:
-    """The items of a loop before one of them, each with what the steps for it gave."""
+def _completed(pipeline: Pipeline, history: History, item: str, *, before: int = MOST_ITEMS) -> list[JSON]:
+    """The items of this item's loop, since the token last came to it, each with what the steps for it gave."""
+    loop = loop_of(pipeline, history, item)
+    if loop is None:
+        return []
+    frame = item.rpartition(".")[0]
+    entry = entry_of(history, loop, frame, bodies(pipeline).get(loop.id, frozenset()))
     values: dict[int, JSON] = {}
     outputs: dict[int, dict[str, JSON]] = {}
-    for past in history:
+    for past in history[entry:]:
         around, _, last = past.item.rpartition(".")
         if past.item and around == frame and past.status is Status.SUCCEEDED and int(last) < before:
             values[int(last)] = past.item_value

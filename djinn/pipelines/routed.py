@@ -23,6 +23,7 @@ from djinn.pipelines.history import (
     visits_of,
 )
 from djinn.pipelines.items import NoItems, items_of
+from djinn.pipelines.loops import bodies, entry_of, loop_of, targets
 from djinn.pipelines.names import flat_outputs
 from djinn.pipelines.schema import JSON, Pipeline, Route, Step
 
@@ -48,40 +49,10 @@ def not_reached(pipeline: Pipeline, history: History) -> Iterator[Blocked]:
                 yield Blocked(target, f"follows {before}{condition}", blockers=(Blocker("step", text, before),))
 
 
-def targets(pipeline: Pipeline, step: Step) -> Iterator[tuple[str, str]]:
-    """The steps that may follow a step, each with its condition in words."""
-    if step.loop is not None:
-        yield from ((name, " for each item") for name in (step.loop.on_each_complete,) if name)
-        yield from ((name, " after all items") for name in (step.loop.on_all_complete,) if name)
-    for key, route in step.on_result.items():
-        if route.goto is not None:
-            yield route.goto, f" when it gives {key}"
-    if step.on_complete is not None:
-        yield step.on_complete, ""
-    following = None if pipeline.is_routed else pipeline.following(step.id)
-    if following is not None:
-        yield following.id, ""
-
-
 def folded(value: JSON) -> str:
     """The text by which outputs and `onResult` keys are compared: trimmed, any case, JSON for what is not text."""
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     return text.strip().casefold()
-
-
-def bodies(pipeline: Pipeline) -> dict[str, frozenset[str]]:
-    """For each loop, by its step, the steps for its items: from `onEachComplete` on, as far as they lead back.
-
-    A step that every way to the loop leads through is none of them, even when one of them leads back to it: from there
-    the token comes to the loop anew.
-    """
-    forwards = {step.id: {target for target, _ in targets(pipeline, step)} for step in pipeline.steps}
-    first = pipeline.first_step.id
-    return {
-        step.id: _body(pipeline, step, forwards, before=_before(forwards, first, step.id))
-        for step in pipeline.steps
-        if step.loop and step.loop.on_each_complete
-    }
 
 
 class _Walk:
@@ -200,6 +171,8 @@ class _Walk:
                 raise NoItems(f"the loops around {target.id} are nested too deeply")
         except NoItems as exc:
             return Refuse(target.id, visit, 1, "input", str(exc), item=item, bases=bases)
+        if not items and visit > target.max_visits:
+            return self._visit(target, item, value, because, bases)  # too often, also without items
         if not items:
             return Skip(target.id, visit, f"{target.loop.over} is an empty list", item, [], bases)
         return self._visit(target, f"{item}.0" if item else "0", items[0], because, bases)
@@ -219,21 +192,11 @@ class _Walk:
         return self._loop_of(last.item) if last.item else None
 
     def _loop_of(self, item: str) -> Step | None:
-        """The loop that this item is one of: the last loop step that ran for it."""
-        for past in reversed(self.history):
-            step = self.pipeline.step(past.step)
-            if past.item == item and step.loop is not None and past.status is not Status.SKIPPED:
-                return step
-        return None
+        return loop_of(self.pipeline, self.history, item)
 
     def _names_at_entry(self, loop: Step, frame: str) -> dict[str, JSON]:
         """The names as they were when the token came to the loop: the list of its items stays what it was then."""
-        first = f"{frame}.0" if frame else "0"
-        entry = 0
-        for number, past in enumerate(self.history):
-            is_first = past.step == loop.id and past.item == first and past.attempt == 1
-            if is_first and not (number and _is_within(self.history[number - 1].item, first)):
-                entry = number
+        entry = entry_of(self.history, loop, frame, self.bodies.get(loop.id, frozenset()))
         return self._names_of(self.history[:entry], frame, self._value_of(frame))
 
     def _names_of(self, history: History, item: str, value: JSON) -> dict[str, JSON]:
@@ -277,51 +240,8 @@ def _bases(last: Past, walk: _Walk) -> tuple[int, ...]:
     return (numbers[0],) if has_files and numbers else last.bases
 
 
-def _is_within(item: str, path: str) -> bool:
-    return item == path or item.startswith(f"{path}.")
-
-
 def _frames(item: str) -> Iterator[str]:
     """The item and those around it, the innermost first."""
     while item:
         yield item
         item = item.rpartition(".")[0]
-
-
-def _before(forwards: Mapping[str, set[str]], first: str, loop: str) -> set[str]:
-    """The steps that every way from the first step to the loop leads through."""
-    found = set()
-    for name in forwards:
-        seen, waiting = {name}, [first] if first != name else []
-        while waiting and loop not in seen:
-            at = waiting.pop()
-            seen.add(at)
-            waiting.extend(forwards[at] - seen)
-        if name != loop and loop not in seen:
-            found.add(name)
-    return found
-
-
-def _body(pipeline: Pipeline, loop: Step, forwards: Mapping[str, set[str]], *, before: set[str]) -> frozenset[str]:
-    """The steps from which the loop goes on: by `continueLoop`, by a route to its step, or else by ending there."""
-    assert loop.loop is not None
-    inside: dict[str, set[str]] = {}
-    waiting = [loop.loop.on_each_complete or ""]
-    while waiting:
-        name = waiting.pop()
-        if name not in inside and name != loop.id and name not in before:
-            inside[name] = forwards[name]
-            waiting.extend(forwards[name])
-    stated = {name for name in inside if loop.id in inside[name] or _continues(pipeline.step(name))}
-    return frozenset(_leading_to(stated or {name for name in inside if not inside[name]}, inside))
-
-
-def _continues(step: Step) -> bool:
-    return any(route.continue_loop for route in step.on_result.values())
-
-
-def _leading_to(ends: set[str], forwards: Mapping[str, set[str]]) -> set[str]:
-    found = set(ends)
-    while more := {name for name, following in forwards.items() if name not in found and following & found}:
-        found |= more
-    return found

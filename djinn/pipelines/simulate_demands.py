@@ -9,8 +9,8 @@ from typing import Literal
 from jinja2 import nodes
 
 from djinn.pipelines.expression import parsed
+from djinn.pipelines.loops import bodies
 from djinn.pipelines.names import ancestors_of
-from djinn.pipelines.routed import bodies
 from djinn.pipelines.schema import JSON, Pipeline, Step
 from djinn.pipelines.template import path_of
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from djinn.pipelines.routed import bodies, folded
+from djinn.pipelines.loops import bodies
+from djinn.pipelines.routed import folded
 from djinn.pipelines.schema import Pipeline, Route, Step
 
 END, NEXT_ITEM = "", "(next item)"

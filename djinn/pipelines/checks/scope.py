@@ -58,6 +58,8 @@ def _routed_scope(checking: Checking, step: Step, inside: Collection[str]) -> Sc
     inputs = frozenset(one.name for one in checking.pipeline.inputs)
     given = [outputs_of(other) for other in checking.steps.values()]
     names = frozenset().union(inputs, BUILT_IN_NAMES, *(found for found in given if found is not None))
+    if any(other.loop is not None for other in checking.steps.values()):
+        names |= {"completed_items"}
     around = step.id in inside
     item_names = ITEM_NAMES | {"completed_items"} if around or step.loop is not None else frozenset[str]()
     return Scope(inputs, names | item_names if around else names, item_names, is_open=None in given)
