@@ -7,6 +7,7 @@ by `Blocked`. No Django, no clock, no randomness.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from djinn.pipelines.graph import ends_of, next_graph
 from djinn.pipelines.history import (
@@ -72,7 +73,7 @@ def final_bases(pipeline: Pipeline, history: History) -> tuple[int, ...]:
 
 
 def _held(decisions: tuple[Decision, ...]) -> tuple[Decision, ...]:
-    """The decisions of a paused run: what would begin waits until somebody resumes it."""
+    """The decisions of a paused run: what would begin waits until somebody resumes it; so does what waits anyway."""
     if any(isinstance(decision, Finish) for decision in decisions):
         return decisions
     pause = Blocker("pause", "somebody has to resume the run")
@@ -81,7 +82,7 @@ def _held(decisions: tuple[Decision, ...]) -> tuple[Decision, ...]:
         if isinstance(decision, (Start, Skip, Refuse)):
             held.append(Blocked(decision.step, "the run is paused", decision.item, (pause,)))
         elif isinstance(decision, Blocked):
-            held.append(decision)
+            held.append(replace(decision, blockers=(*decision.blockers, pause)) if decision.blockers else decision)
     return tuple(held)
 
 

@@ -27,7 +27,7 @@ from djinn.pipelines.history import (
 )
 from djinn.pipelines.items import NoItems, items_of
 from djinn.pipelines.lanes import lane_of
-from djinn.pipelines.names import names_for
+from djinn.pipelines.names import names_for, step_outputs
 from djinn.pipelines.schema import JSON, Pipeline, Step
 
 
@@ -218,7 +218,10 @@ class _Graph:
     def _names(self, step: Step) -> dict[str, JSON]:
         names = names_for(self.pipeline, self.history, self.inputs, step, None)
         known = names["steps"]
-        passed: dict[str, JSON] = {name: {"status": "skipped", "outputs": {}} for name in self.skipped}
+        passed: dict[str, JSON] = {
+            name: {"status": "skipped", "outputs": dict(step_outputs(self.pipeline.step(name), self.history))}
+            for name in self.skipped
+        }
         names["steps"] = {**(known if isinstance(known, dict) else {}), **passed}
         return names
 

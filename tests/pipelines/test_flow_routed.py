@@ -71,7 +71,9 @@ TABLE: dict[str, tuple[tuple[Step, ...], Says, str, str]] = {
         (do("A", on_result={"Yes": Route(goto="C")}, on_complete="B"), do("B"), do("C")),
         {"A": [v("no")]}, "A B", "succeeded",
     ),
-    "no key and no onComplete ends the run": ((do("A", on_result={"y": Route(goto="B")}), do("B")), {}, "A", "succeeded"),
+    "no key and no onComplete ends the run": (
+        (do("A", on_result={"y": Route(goto="B")}), do("B")), {}, "A", "succeeded",
+    ),
     "a notice alone goes on as if no key had matched": (
         (do("A", on_result={"ok": Route(notify=Notify("x", "m"))}, on_complete="B"), do("B")), {}, "A B", "succeeded",
     ),
@@ -89,7 +91,9 @@ TABLE: dict[str, tuple[tuple[Step, ...], Says, str, str]] = {
     "visits are bounded": (
         (do("A", max_visits=2, on_complete="B"), do("B", on_complete="A")), {}, "A B A2 B2", "visits",
     ),
-    "a loop runs for each item": ((do("L", loop=Loop("TWO"), on_complete="Z"), do("Z")), {}, "L[0] L[1] Z", "succeeded"),
+    "a loop runs for each item": (
+        (do("L", loop=Loop("TWO"), on_complete="Z"), do("Z")), {}, "L[0] L[1] Z", "succeeded",
+    ),
     "onAllComplete goes before onComplete": (
         (do("L", loop=Loop("TWO", None, "Y"), on_complete="Z"), do("Y"), do("Z")), {}, "L[0] L[1] Y", "succeeded",
     ),
