@@ -16,6 +16,10 @@ from djinn.core.installation.paths import PROJECT, Installation
 from djinn.core.installation.processes import Process, Supervisor
 
 SERVERS = ("postgres", "redis")
+CONTROL = ("-Q", "control", "-c", "4", "-n", "control@%h", "--prefetch-multiplier", "50")
+"""Celery looks for messages when its loop turns, and a task that ends in a thread turns nothing: a worker that fetches
+only what it has threads for does four tasks a second once messages wait. What a dead worker had fetched is rung again.
+"""
 
 
 class AlreadyRunning(Exception):
@@ -77,14 +81,15 @@ class Stack:
         """Start the processes of Djinn and wait until web and gateway answer."""
         self._has_processes = True
         socket_path = self.installation.gateway_directory / "gateway.sock"
-        agents = ("worker", "-Q", f"agents,agents@{self._host_name}", "-c", str(self._executions), "-n", "agents@%h")
+        queues = f"agents,agents@{self._host_name}"
+        agents = ("worker", "-Q", queues, "-c", str(self._executions), "-n", "agents@%h", "--disable-prefetch")
         page = http.client.HTTPConnection("127.0.0.1", self.port, timeout=2)
         for process in (
             Process("gateway", _uvicorn("djinn.gateway.asgi", "--uds", str(socket_path)), environment,
                     is_ready=lambda: _answers(_UnixConnection(socket_path), "/healthz")),
             Process("web", _uvicorn("djinn.asgi", "--host", "127.0.0.1", "--port", str(self.port)), environment,
                     is_ready=lambda: _answers(page, "/healthz")),
-            Process("control", _celery("worker", "-Q", "control", "-c", "4", "-n", "control@%h"), environment),
+            Process("control", _celery("worker", *CONTROL), environment),
             Process("agents", _celery(*agents), environment),
             Process("beat", _celery("beat", "--pidfile="), environment),
         ):  # fmt: skip
