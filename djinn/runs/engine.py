@@ -23,7 +23,7 @@ from djinn.pipelines.names import outputs_of
 from djinn.pipelines.schema import Step, from_snapshot
 from djinn.pipelines.structured import outputs_from
 from djinn.runs.advance import advance
-from djinn.runs.children import is_paused, lineage
+from djinn.runs.children import cancel_child, is_paused, lineage
 from djinn.runs.dispatch import ring_execute, ring_settle
 from djinn.runs.models import Run, StepRun
 from djinn.runs.preparing import prepare_step, set_going
@@ -54,12 +54,9 @@ def advance_run(run_id: int) -> None:
 def execute_step(step_run_id: int) -> None:
     """Claim an execution and see it through; returns at once when there is none to claim.
 
-    A ring for a step run that nobody has begun says that something waits, not what: the most urgent one is taken.
+    A ring says that something waits, not what: the most urgent one is taken.
     """
-    step_run = _open_step_run(step_run_id)
-    if step_run is None:
-        return
-    for chosen in _candidates(step_run):
+    for chosen in _candidates(_open_step_run(step_run_id)):
         lease = _claim(chosen)
         if lease is not None:
             break
@@ -67,8 +64,8 @@ def execute_step(step_run_id: int) -> None:
         return
     with structlog.contextvars.bound_contextvars(run=chosen.run_id, step_run=chosen.pk, step=chosen.step):
         log.info("execution_claimed", execution=lease.execution_id, lease=lease.token)
-        _mark_running(chosen, lease.token)
-        see_through(lease, present_runner())
+        if _mark_running(chosen, lease):
+            see_through(lease, present_runner())
     if chosen.pk != step_run_id:
         ring_settle(chosen.pk)
 
@@ -79,7 +76,7 @@ def settle_step(step_run_id: int) -> None:
     with turn_of(run_id) as turn:
         if turn is None:
             return
-        step_run = StepRun.objects.select_for_update(of=("self",)).select_related("execution").get(pk=step_run_id)
+        step_run = StepRun.objects.select_for_update().get(pk=step_run_id)
         if step_run.is_final or not _settle(turn, step_run):
             return
         advance(turn)
@@ -105,10 +102,10 @@ def note_crash(step_run_id: int) -> None:
             return
         if step_run.execution_id is not None:
             request_stop(execution_id=step_run.execution_id, reason=Reason.ERROR)
+        cancel_child(step_run)
         message = f"the engine failed {MOST_CRASHES} times on this step; the workers' logs tell why"
         turn.end_step(step_run, StepStatus.FAILED, reason=Reason.ERROR, message=message)
-        advance(turn)
-    set_going(turn)
+    advance_run(turn.run.pk)  # in a turn of its own: what fails there does not undo the count
 
 
 # --- Executing --------------------------------------------------------------------------------------------------------
@@ -117,15 +114,24 @@ def _open_step_run(step_run_id: int | None) -> StepRun | None:
     return rows.filter(pk=step_run_id or 0).first()
 
 
-def _candidates(rung: StepRun) -> Iterator[StepRun]:
-    """What to claim: the most urgent of what waits, again when somebody else was faster, and last what was rung for."""
-    for _ in range(MOST_LOOKS if rung.status == StepStatus.QUEUED else 0):
-        number = most_urgent(settings.HOST_NAME)
-        urgent = _open_step_run(number) if number != rung.pk else None
-        if urgent is None:
+def _candidates(rung: StepRun | None) -> Iterator[StepRun]:
+    """What to claim: the most urgent of what waits, and last what was rung for.
+
+    What was rung for comes first when it has begun, since its worker may be dead. When it is held or has ended, whoever
+    took it may have been rung for another step, which waits for this ring now.
+    """
+    waits = rung is not None and rung.status == StepStatus.QUEUED
+    if rung is not None and not waits:
+        yield rung
+    tried: list[int] = []
+    while len(tried) < MOST_LOOKS:
+        urgent = _open_step_run(most_urgent(settings.HOST_NAME, but=tried))
+        if urgent is None or urgent == rung:
             break
+        tried.append(urgent.pk)
         yield urgent
-    yield rung
+    if rung is not None and waits:
+        yield rung
 
 
 def _claim(step_run: StepRun) -> leases.Lease | None:
@@ -147,15 +153,21 @@ def _may_claim(step_run: StepRun) -> bool:
     return not (is_new and is_paused(step_run.run))
 
 
-@transaction.atomic
-def _mark_running(step_run: StepRun, lease_token: int) -> None:
-    """Move to RUNNING at the first claim; a later claim, after a worker's death, is told in the log."""
-    if transition(step_run, StepStatus.RUNNING, moves=STEP_MOVES, started_at=DatabaseClock()):
-        event = NewEvent("step_started", {**tags(step_run), "host": settings.HOST_NAME})
-    else:
-        event = NewEvent("step_adopted", {**tags(step_run), "lease": lease_token})
-    append(step_run.run.stream, [event])
-    fault("running.before_commit")
+def _mark_running(step_run: StepRun, lease: leases.Lease) -> bool:
+    """Move to RUNNING at the first claim; a later claim, after a worker's death, is told in the log.
+
+    False when the step run has ended meanwhile: its execution is then given up before anything of it begins.
+    """
+    with transaction.atomic():
+        if transition(step_run, StepStatus.RUNNING, moves=STEP_MOVES, started_at=DatabaseClock()):
+            event = NewEvent("step_started", {**tags(step_run), "host": settings.HOST_NAME})
+        elif StepRun.objects.filter(pk=step_run.pk, status__in=STEP_OPEN).exists():
+            event = NewEvent("step_adopted", {**tags(step_run), "lease": lease.token})
+        else:
+            request_stop(execution_id=lease.execution_id, reason=Reason.CANCELLED)
+            return see_through(lease, present_runner()) and False
+        append(step_run.run.stream, [event])
+    return True
 
 
 # --- Settling ---------------------------------------------------------------------------------------------------------

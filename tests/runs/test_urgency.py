@@ -11,6 +11,7 @@ from django.db.models import F
 
 from djinn.executions.lease import claim
 from djinn.executions.models import Execution
+from djinn.runs import engine
 from djinn.runs.models import Run, StepRun
 from djinn.runs.services import cancel_run, start_run
 from djinn.runs.urgency import most_urgent
@@ -114,6 +115,27 @@ def test_what_somebody_has_held_before_is_left_to_the_sweep() -> None:
 def test_a_step_run_that_has_ended_is_not_taken(status: str) -> None:
     waiting(status=status, ended_at="2026-01-01T00:00Z")
     assert take() is None
+
+
+def test_a_ring_for_what_another_ring_took_serves_what_that_one_was_for() -> None:
+    low, high = (prepared(priority) for priority in (0, 9))
+    engine.execute_step(low)
+    assert [is_done(low), is_done(high)] == [False, True]
+    engine.execute_step(high)
+    assert is_done(low)
+
+
+def prepared(priority: int) -> int:
+    """A step run of a new run, prepared by the engine."""
+    run = start_run(pipeline_id="work", inputs={}, priority=priority)
+    engine.advance_run(run.pk)
+    number = StepRun.objects.get(run=run).pk
+    engine.prepare_step(number)
+    return number
+
+
+def is_done(number: int) -> bool:
+    return Execution.objects.get(step_run=number).is_final
 
 
 def test_workers_that_ask_at_the_same_moment_each_take_another_one() -> None:
