@@ -74,15 +74,16 @@ def group_of(pipeline: Pipeline, inputs: Mapping[str, JSON]) -> tuple[str, int]:
 def on_start(run: Run, policy: OverlapPolicy) -> list[Run]:
     """What the group's policy says about a run that has just been stored: the older ones that it cancels.
 
-    Call it in the transaction that stores the run. Raises `Conflict` when the policy is `reject` and the group is full.
+    Runs that shall be cancelled do not count: the new one waits for their places. Call it in the transaction that
+    stores the run. Raises `Conflict` when the policy is `reject` and the group is full.
     """
     if not run.group or policy == "queue" or _is_within(run):
         return []
     _lock(STARTS, run.group)
-    others = Run.objects.filter(group=run.group, status__in=RUN_OPEN).exclude(pk=run.pk).order_by("pk")
-    found = [other for other in others if not _is_within(other)]
+    others = Run.objects.filter(group=run.group, status__in=RUN_OPEN, cancel_requested_at=None).exclude(pk=run.pk)
+    found = [other for other in others.order_by("pk") if not _is_within(other)]
     if policy == "cancel-running":
-        return found
+        return found[: max(0, len(found) + 1 - run.group_limit)]
     if len(found) >= run.group_limit:
         named = _named([other.pk for other in found])
         raise Conflict(f"The concurrency group {run.group!r} is full: {named} of {run.group_limit} allowed.")

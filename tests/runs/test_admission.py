@@ -16,8 +16,10 @@ from django.db.models import F
 
 from djinn.core.errors import Conflict, UserError
 from djinn.pipelines.schema import Pipeline
+from djinn.runs import engine
 from djinn.runs.admission import admit, group_of, holders, ring_next, why_not
 from djinn.runs.catalogue import find_pipeline
+from djinn.runs.continuing import rerun_from
 from djinn.runs.models import Intent, Run, StepRun
 from djinn.runs.services import cancel_run, start_run
 from djinn.runs.states import RunStatus
@@ -318,6 +320,24 @@ def test_a_group_that_rejects_takes_one_more_when_one_has_ended() -> None:
     assert start().status == "queued"
 
 
+def test_a_run_that_shall_be_cancelled_does_not_make_a_group_full_but_keeps_its_place() -> None:
+    grouped("reject")
+    first = start()
+    let_in(first)
+    cancel_run(run=first)
+    second = start()
+    assert not let_in(second)
+    end(first)
+    assert let_in(second)
+
+
+def test_an_open_run_of_a_group_that_rejects_is_run_again_in_its_own_place() -> None:
+    grouped("reject")
+    first = start()
+    engine.advance_run(first.pk)
+    assert rerun_from(run=first, step="A").continues == first
+
+
 def test_a_start_waits_for_one_that_is_being_stored_before_it_is_refused() -> None:
     grouped("reject")
     outcomes: list[str] = []
@@ -358,6 +378,13 @@ def test_a_start_cancels_older_runs_that_were_not_admitted_yet_too() -> None:
     wanted = Run.objects.filter(cancel_requested_at__isnull=False).order_by("pk")
     assert list(wanted) == [first, second]
     assert let_in(third)
+
+
+def test_a_start_cancels_no_more_than_it_needs_a_place_the_oldest_first() -> None:
+    grouped("cancel-running", limit=3)
+    runs = [start() for _ in range(5)]
+    wanted = Run.objects.filter(cancel_requested_at__isnull=False).order_by("pk")
+    assert list(wanted) == runs[:2]
 
 
 # --- Ringing ----------------------------------------------------------------------------------------------------------
