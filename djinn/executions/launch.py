@@ -13,6 +13,7 @@ from djinn.core.faults import fault
 from djinn.executions.lease import Lease
 from djinn.executions.models import Execution
 from djinn.executions.places import execution_directory, workspace_of
+from djinn.executions.states import ExecutionStatus
 from djinn.executions.structured import output_schema_of
 from djinn.executions.tokens import token_of
 from djinn.runner.base import ContainerSpec, ContainerState, InsidePaths, Limits, Phase, Runner
@@ -44,7 +45,7 @@ def launch(execution: Execution, lease: Lease, runner: Runner) -> ContainerState
     image_id = execution.image_id or runner.resolve_image(execution.image)
     columns = {"image_id": image_id, "runner": runner.name}
     if execution.workspace:
-        columns |= _made_workspace(execution, lease)
+        columns |= _made_workspace(execution, lease, runner)
         fault("workspace.made")
     lease.check()
     lease.write(**columns)
@@ -90,7 +91,7 @@ def specification(execution: Execution) -> ContainerSpec:
     )
 
 
-def _made_workspace(execution: Execution, lease: Lease) -> dict[str, str]:
+def _made_workspace(execution: Execution, lease: Lease, runner: Runner) -> dict[str, str]:
     """Make the lane's tree what it has to be when this execution begins: what its bases have left, put together.
 
     The columns that say so.
@@ -102,9 +103,18 @@ def _made_workspace(execution: Execution, lease: Lease) -> dict[str, str]:
     origin = workspace.prepare(Source(**execution.source))
     base = execution.base_snapshot or _merged(workspace, execution) or origin
     lease.check()
+    _clear_lane(execution, runner)
     workspace.restore(base)
     workspace.stir()
     return {"origin_snapshot": origin, "base_snapshot": base}
+
+
+def _clear_lane(execution: Execution, runner: Runner) -> None:
+    """Stop what may still write to the lane: containers of executions that did not end by themselves."""
+    others = Execution.objects.filter(workspace=execution.workspace, lane=execution.lane, collected_at=None)
+    for other in others.exclude(pk=execution.pk).exclude(status=ExecutionStatus.EXITED):
+        if runner.inspect(other.key).phase is Phase.RUNNING:
+            runner.stop(other.key, settings.STOP_GRACE_SECONDS)
 
 
 def _merged(workspace: Workspace, execution: Execution) -> str:

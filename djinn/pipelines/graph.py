@@ -143,8 +143,11 @@ class _Graph:
         begun = self.rows[step.id]
         ongoing = [self._after(step, past) for _, (_, past) in sorted(begun.items(), key=_by_item)]
         outcomes = [self._outcome_of(step, past) for _, past in begun.values()]
-        open_count = outcomes.count(Outcome.PENDING)
         has_failed = Outcome.FAILED in outcomes or Outcome.CANCELLED in outcomes
+        if has_failed:  # no item is tried again that could not save the step
+            ongoing = [decision for decision in ongoing if not isinstance(decision, Start)]
+            outcomes = [_settled(past, outcome) for (_, past), outcome in zip(begun.values(), outcomes, strict=True)]
+        open_count = outcomes.count(Outcome.PENDING)
         yield from (decision for decision in ongoing if decision is not None)
         waiting = [] if has_failed else [index for index in range(len(items)) if str(index) not in begun]
         free = max(0, step.parallel - open_count)
@@ -249,6 +252,11 @@ def in_order(pipeline: Pipeline) -> list[Step]:
         done.update(step.id for step in ready)
         waiting = [step for step in waiting if step.id not in done]
     return ordered
+
+
+def _settled(past: Past, outcome: Outcome) -> Outcome:
+    """The outcome of an item that is not tried again."""
+    return Outcome.FAILED if outcome is Outcome.PENDING and past.status.is_final else outcome
 
 
 def _worst(outcomes: list[Outcome]) -> Outcome:

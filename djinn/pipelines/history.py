@@ -104,6 +104,9 @@ class Finish:
     status: Literal["succeeded", "failed", "cancelled"]
     reason: str
     message: str
+    step: str = field(default="", compare=False)
+    """The step whose failure ends it; empty when it is none's."""
+    item: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True)

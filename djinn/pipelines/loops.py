@@ -82,8 +82,18 @@ def _before(forwards: Mapping[str, set[str]], first: str, loop: str) -> set[str]
     return found
 
 
-def _body(pipeline: Pipeline, loop: Step, forwards: Mapping[str, set[str]], *, before: set[str]) -> frozenset[str]:
-    """The steps from which the loop goes on: by `continueLoop`, by a route to its step, or else by ending there."""
+def _body(
+    pipeline: Pipeline,
+    loop: Step,
+    forwards: Mapping[str, set[str]],
+    *,
+    before: set[str],
+    around: frozenset[str] = frozenset(),
+) -> frozenset[str]:
+    """The steps from which the loop goes on: by `continueLoop`, by a route to its step, or else by ending there.
+
+    What continues a loop inside of this one does not continue this one. `around` are the loops around it.
+    """
     assert loop.loop is not None
     inside: dict[str, set[str]] = {}
     waiting = [loop.loop.on_each_complete or ""]
@@ -92,8 +102,24 @@ def _body(pipeline: Pipeline, loop: Step, forwards: Mapping[str, set[str]], *, b
         if name not in inside and name != loop.id and name not in before:
             inside[name] = forwards[name]
             waiting.extend(forwards[name])
-    stated = {name for name in inside if loop.id in inside[name] or _continues(pipeline.step(name))}
-    return frozenset(_leading_to(stated or {name for name in inside if not inside[name]}, inside))
+    inner = _inner_steps(pipeline, forwards, inside, around | {loop.id})
+    stated = {
+        name for name in inside if loop.id in inside[name] or (name not in inner and _continues(pipeline.step(name)))
+    }
+    ends = {name for name in inside if not inside[name] and name not in inner}
+    return frozenset(_leading_to(stated or ends, inside))
+
+
+def _inner_steps(
+    pipeline: Pipeline, forwards: Mapping[str, set[str]], inside: Mapping[str, set[str]], around: frozenset[str]
+) -> set[str]:
+    """The steps for the items of loops that are inside of a loop."""
+    found: set[str] = set()
+    for name in inside:
+        step = pipeline.step(name)
+        if step.loop is not None and step.loop.on_each_complete and name not in around:
+            found |= _body(pipeline, step, forwards, before=set(around), around=around)
+    return found
 
 
 def _continues(step: Step) -> bool:

@@ -91,6 +91,7 @@ def _item_names(pipeline: Pipeline, history: History, step: Step, at: Past | Non
     """What a step for an item may name; behind a loop, the items that it had."""
     if at is None:
         return {}
+    history = history if at in history else [*history, at]
     if step.matrix:
         return {**_current(at), "matrix": at.item_value}
     if step.over:

@@ -28,6 +28,8 @@ from djinn.pipelines.names import flat_outputs
 from djinn.pipelines.schema import JSON, Pipeline, Route, Step
 
 LONGEST_PATH = 90
+DECISION = "DECISION"
+"""The output of an approval that names none."""
 
 
 def next_routed(pipeline: Pipeline, history: History, inputs: Mapping[str, JSON]) -> tuple[Decision, ...]:
@@ -135,6 +137,9 @@ class _Walk:
         outside = Past(loop.id, last.visit, last.attempt, last.status, item=frame, item_value=self._value_of(frame),
                        bases=_bases(last, self))  # fmt: skip
         target = loop.loop.on_all_complete or loop.on_complete
+        around = self._loop_of(frame) if frame else None
+        if target is not None and around is not None and target == around.id:
+            return self._next_item(outside, f"the end of the loop {loop.id}")
         if target is not None:
             word = "onAllComplete" if loop.loop.on_all_complete else "onComplete"
             return self._go(target, outside, f"{word} of {loop.id}", bases=outside.bases)
@@ -226,7 +231,7 @@ def matched(step: Step, past: Past) -> tuple[str, Route | None]:
     if past.status is not Status.SUCCEEDED:
         return "", None
     keys = {folded(key): key for key in step.on_result}
-    for name in step.outputs or tuple(past.outputs) if step.kind == "approve" else step.outputs:
+    for name in step.outputs or ((DECISION,) if step.kind == "approve" else ()):
         key = keys.get(folded(past.outputs[name])) if name in past.outputs else None
         if key is not None:
             return key, step.on_result[key]

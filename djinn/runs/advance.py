@@ -107,7 +107,8 @@ def _skip(turn: Turn, skip: Skip) -> None:
 
 def _refuse(turn: Turn, refuse: Refuse) -> None:
     step_run = _new(turn, refuse, attempt=refuse.attempt)
-    turn.end_step(step_run, StepStatus.FAILED, reason=refuse.reason, message=refuse.message[:LONGEST_MESSAGE])
+    why = {"reason": refuse.reason, "message": refuse.message[:LONGEST_MESSAGE]}
+    turn.end_step(step_run, StepStatus.FAILED, was_queued=False, **why)
 
 
 def _new(turn: Turn, decision: Start | Skip | Refuse, **columns: Any) -> StepRun:
@@ -134,10 +135,9 @@ def _new(turn: Turn, decision: Start | Skip | Refuse, **columns: Any) -> StepRun
 def finish(turn: Turn, end: Finish) -> None:
     """End the run, with its event; rings for whoever waits for it."""
     run = turn.run
-    last = run.step_runs.filter(status=StepStatus.FAILED).order_by("-number").first()
-    message = end.message
-    if end.status == "failed" and last is not None and last.message:
-        message = f"{message} ({last.message})"
+    failed = run.step_runs.filter(status=StepStatus.FAILED, step=end.step, item=end.item).order_by("-number")
+    said = failed.values_list("message", flat=True).first() if end.step else ""
+    message = f"{end.message} ({said})" if said else end.message
     columns: dict[str, Any] = {"reason": end.reason, "message": message[:LONGEST_MESSAGE]}
     if not transition(run, RunStatus(end.status), moves=RUN_MOVES, ended_at=DatabaseClock(), **columns):
         return
@@ -170,9 +170,8 @@ def _show_status(turn: Turn) -> None:
 
 def _stop_open_steps(turn: Turn) -> None:
     """Apply a cancel: what no worker holds ends here, the rest when its worker sees the request."""
-    rows = turn.run.step_runs.select_for_update(of=("self",)).filter(status__in=STEP_OPEN).select_related("execution")
-    for step_run in rows.order_by("number"):
-        execution = step_run.execution
+    for step_run in turn.run.step_runs.select_for_update().filter(status__in=STEP_OPEN).order_by("number"):
+        execution = step_run.execution  # read behind the lock: a join would show it as it was before we waited
         if execution is not None and execution.status in FINAL:
             continue  # it is settled as it ended
         if execution is None and cancel_child(step_run):

@@ -52,7 +52,8 @@ def ring_execute(step_run_id: int, *, host: str = "") -> None:
 
 def ring_settle(step_run_id: int) -> None:
     """Have somebody settle a step run whose execution has ended."""
-    _on_commit(_task("runs.settle_step", step_run_id, CONTROL))
+    settle = _task("runs.settle_step", step_run_id, CONTROL)
+    _on_commit(settle.on_error(_task("runs.fail_step", step_run_id, CONTROL)))
 
 
 def agents_queue(host: str) -> str:

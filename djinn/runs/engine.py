@@ -64,8 +64,8 @@ def execute_step(step_run_id: int) -> None:
         return
     with structlog.contextvars.bound_contextvars(run=chosen.run_id, step_run=chosen.pk, step=chosen.step):
         log.info("execution_claimed", execution=lease.execution_id, lease=lease.token)
-        if _mark_running(chosen, lease):
-            see_through(lease, present_runner())
+        _mark_running(chosen, lease)
+        see_through(lease, present_runner())
     if chosen.pk != step_run_id:
         ring_settle(chosen.pk)
 
@@ -153,21 +153,18 @@ def _may_claim(step_run: StepRun) -> bool:
     return not (is_new and is_paused(step_run.run))
 
 
-def _mark_running(step_run: StepRun, lease: leases.Lease) -> bool:
+@transaction.atomic
+def _mark_running(step_run: StepRun, lease: leases.Lease) -> None:
     """Move to RUNNING at the first claim; a later claim, after a worker's death, is told in the log.
 
-    False when the step run has ended meanwhile: its execution is then given up before anything of it begins.
+    When the step run has ended meanwhile, its execution shall stop before anything of it begins.
     """
-    with transaction.atomic():
-        if transition(step_run, StepStatus.RUNNING, moves=STEP_MOVES, started_at=DatabaseClock()):
-            event = NewEvent("step_started", {**tags(step_run), "host": settings.HOST_NAME})
-        elif StepRun.objects.filter(pk=step_run.pk, status__in=STEP_OPEN).exists():
-            event = NewEvent("step_adopted", {**tags(step_run), "lease": lease.token})
-        else:
-            request_stop(execution_id=lease.execution_id, reason=Reason.CANCELLED)
-            return see_through(lease, present_runner()) and False
-        append(step_run.run.stream, [event])
-    return True
+    if transition(step_run, StepStatus.RUNNING, moves=STEP_MOVES, started_at=DatabaseClock()):
+        append(step_run.run.stream, [NewEvent("step_started", {**tags(step_run), "host": settings.HOST_NAME})])
+    elif StepRun.objects.filter(pk=step_run.pk, status__in=STEP_OPEN).exists():
+        append(step_run.run.stream, [NewEvent("step_adopted", {**tags(step_run), "lease": lease.token})])
+    else:
+        request_stop(execution_id=lease.execution_id, reason=Reason.CANCELLED)
 
 
 # --- Settling ---------------------------------------------------------------------------------------------------------

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from django.db.models import Q
+
 from djinn.pipelines.flow import final_bases
 from djinn.pipelines.schema import from_snapshot
 from djinn.runs.children import lineage
@@ -68,6 +70,7 @@ def _forked_from(run: Run) -> str:
     """The directory of the run whose results stand in this one: the newest one of which a step run is reused."""
     if run.continues_id is None:
         return ""
-    reused = run.step_runs.filter(reused_from__isnull=False).order_by("-reused_from__run_id")
+    has_files = ~Q(snapshot="") | Q(reused_from__child__isnull=False)
+    reused = run.step_runs.filter(has_files, reused_from__isnull=False).order_by("-reused_from__run_id")
     number = reused.values_list("reused_from__run_id", flat=True).first()
     return f"run-{number}" if number else ""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import deque
+
 from django.db import transaction
 
 from djinn.core.errors import DjinnError
@@ -32,36 +34,42 @@ def set_going(turn: Turn) -> None:
 
     A process that dies here leaves queued step runs behind; the sweep rings their whole chain.
     """
-    for step_run in turn.started:
+    waiting = deque((step_run, turn) for step_run in turn.started)
+    while waiting:
+        step_run, its_turn = waiting.popleft()
         fault("step.created")
-        execution = _prepare(step_run, turn.pipeline, turn.history)
+        made = _prepare(step_run, its_turn.pipeline, its_turn.history)
         fault("step.prepared")
-        if execution is not None:
-            ring_execute(step_run.pk, host=execution.host)
+        if isinstance(made, Execution):
+            ring_execute(step_run.pk, host=made.host)
+        elif made is not None:
+            waiting.extend((started, made) for started in made.started)
         fault("step.rung")
 
 
 def prepare_step(step_run_id: int) -> None:
     """Make what the step run needs, unless it has it. Input that cannot be made fails the step."""
     step_run = StepRun.objects.select_related("run").filter(pk=step_run_id).first()
-    if step_run is not None and _is_due(step_run):
-        _prepare(step_run, None, None)
+    if step_run is None or not _is_due(step_run):
+        return
+    made = _prepare(step_run, None, None)
+    if isinstance(made, Turn):
+        set_going(made)
 
 
-def _prepare(step_run: StepRun, pipeline: Pipeline | None, history: History | None) -> Execution | None:
-    """Prepare; the execution, when the step run has got one now."""
+def _prepare(step_run: StepRun, pipeline: Pipeline | None, history: History | None) -> Execution | Turn | None:
+    """Prepare: the execution that the step run has got, or the turn that it came to instead; None when neither."""
     try:
         pipeline = pipeline or from_snapshot(step_run.run.definition)
         step = pipeline.step(step_run.step)
         if step.needs_container:
             history = history_of(step_run.run) if history is None else history
             return _store_newest(step_run, pipeline, history)
-        _begin_without_container(step_run, step)
+        return _begin_without_container(step_run, step)
     except OutOfTime as exc:
-        _fail(step_run, Reason.BUDGET, str(exc))
+        return _fail(step_run, Reason.BUDGET, str(exc))
     except (DjinnError, LookupError, ValueError) as exc:
-        _fail(step_run, Reason.INPUT, str(exc))
-    return None
+        return _fail(step_run, Reason.INPUT, str(exc))
 
 
 def _store_newest(step_run: StepRun, pipeline: Pipeline, history: History) -> Execution | None:
@@ -94,14 +102,14 @@ def _store_execution(step_run: StepRun, order: Order) -> Execution | None:
     return locked.execution
 
 
-def _begin_without_container(step_run: StepRun, step: Step) -> None:
+def _begin_without_container(step_run: StepRun, step: Step) -> Turn | None:
     """Ask people, or start the pipeline that the step uses, in one turn of the run."""
     with turn_of(step_run.run_id) as turn:
         if turn is None:
-            return
-        locked = StepRun.objects.select_for_update(of=("self",)).select_related("run").get(pk=step_run.pk)
+            return None
+        locked = _locked(turn, step_run)
         if not _is_due(locked):
-            return
+            return None
         names = names_of(locked, turn.pipeline, turn.history)
         if step.kind == "approve":
             transition(locked, StepStatus.WAITING, moves=STEP_MOVES, started_at=DatabaseClock())
@@ -114,17 +122,26 @@ def _begin_without_container(step_run: StepRun, step: Step) -> None:
             turn.note(locked)
             turn.tell("step_started", **tags(locked), child=child.pk)
         advance(turn)
-    set_going(turn)
+    return turn
 
 
-def _fail(step_run: StepRun, reason: Reason, message: str) -> None:
+def _fail(step_run: StepRun, reason: Reason, message: str) -> Turn | None:
+    """Fail what is still to be begun: somebody else may have prepared it, or ended it, meanwhile."""
     with turn_of(step_run.run_id) as turn:
         if turn is None:
-            return
-        locked = StepRun.objects.select_for_update(of=("self",)).get(pk=step_run.pk)
+            return None
+        locked = _locked(turn, step_run)
+        if not _is_due(locked):
+            return None
         turn.end_step(locked, StepStatus.FAILED, reason=reason, message=message)
         advance(turn)
-    set_going(turn)
+    return turn
+
+
+def _locked(turn: Turn, step_run: StepRun) -> StepRun:
+    locked = StepRun.objects.select_for_update().get(pk=step_run.pk)
+    locked.run = turn.run
+    return locked
 
 
 def _is_due(step_run: StepRun) -> bool:

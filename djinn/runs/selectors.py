@@ -12,6 +12,8 @@ from django.utils import timezone
 
 from djinn.accounts.models import Role, User
 from djinn.executions.models import Execution
+from djinn.executions.states import Reason
+from djinn.pipelines.attempts import INFRASTRUCTURE
 from djinn.pipelines.flow import Past, Status
 from djinn.providers.selectors import Bill, add_bills, bills_of
 from djinn.runs.models import Run, StepRun
@@ -57,12 +59,15 @@ def attempt_before(step_run: StepRun) -> StepRun | None:
     """
     same = StepRun.objects.filter(step=step_run.step, item=step_run.item)
     if step_run.attempt > 1:
-        return same.filter(run=step_run.run_id, visit=step_run.visit, attempt=step_run.attempt - 1).first()
+        tries = same.filter(run=step_run.run_id, visit=step_run.visit, attempt__lt=step_run.attempt)
+        told = tries.exclude(reason__in=INFRASTRUCTURE).order_by("-attempt").first()
+        return told or tries.order_by("-attempt").first()
     earlier = step_run.run.continues_id
     if earlier is None or same.filter(run=step_run.run_id, number__lt=step_run.number, reused_from=None).exists():
         return None
-    last = same.filter(run=earlier).order_by("-number").first()
-    return last if last is not None and last.status == StepStatus.FAILED else None
+    last = same.filter(run=earlier).exclude(reason__in=INFRASTRUCTURE).order_by("-number").first()
+    asked_again = last is not None and Run.objects.filter(pk=earlier, reason=Reason.RETRIES).exists()
+    return last if last is not None and (last.status == StepStatus.FAILED or asked_again) else None
 
 
 @dataclass(frozen=True)
@@ -95,13 +100,14 @@ class RunView:
         return duration_of(self.row.started_at, self.row.ended_at)
 
 
-NOT_SHOWN = ("execution__order", "execution__diff", "execution__run_diff")
-"""What is large and not shown for each step run: there may be a thousand of them."""
+SHOWN = ("execution__status", "execution__changes", "execution__origin_snapshot", "execution__result_snapshot")
+"""What is read of each execution: there may be a thousand of them, and a diff may be as large as a megabyte."""
 
 
 def run_view(run: Run) -> RunView:
     """Everything about one run but its log."""
-    rows = list(run.step_runs.select_related("execution").defer(*NOT_SHOWN).order_by("number"))
+    own = [field.attname for field in StepRun._meta.concrete_fields]
+    rows = list(run.step_runs.select_related("execution").only(*own, *SHOWN).order_by("number"))
     bills = bills_of(row.execution_id for row in rows if row.execution_id is not None)
     steps = tuple(StepView(row, bills.get(row.execution_id or 0, Bill())) for row in rows)
     diffs = run.step_runs.exclude(execution__result_snapshot="").order_by("-number")

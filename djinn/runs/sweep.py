@@ -7,6 +7,8 @@ what it rings is only a hint like any other.
 from __future__ import annotations
 
 from datetime import timedelta
+from functools import reduce
+from operator import or_
 
 import structlog
 from django.conf import settings
@@ -21,6 +23,7 @@ from djinn.executions.states import FINAL
 from djinn.runs.admission import first_ones
 from djinn.runs.approvals import expire_due, ring_decided
 from djinn.runs.budgets import close_forsaken_calls
+from djinn.runs.children import DEEPEST
 from djinn.runs.dispatch import (
     CONTROL,
     CROWD,
@@ -78,11 +81,18 @@ def _ring_runs(most: int) -> int:
     is_late = Q(created_at__lt=_ago(LATE_SECONDS)) & ~has_open & is_next
     is_late &= Q(paused_at=None)
     is_resumed = Q(status=RunStatus.PAUSED, paused_at=None)
-    runs = Run.objects.filter(is_late | is_resumed | Q(cancel_requested_at__isnull=False), status__in=RUN_OPEN)
+    may_go_on = (is_late | is_resumed) & ~_within_paused()
+    runs = Run.objects.filter(may_go_on | Q(cancel_requested_at__isnull=False), status__in=RUN_OPEN)
     ids = list(runs.order_by("pk").values_list("pk", flat=True)[:most])
     for pk in ids:
         ring_advance(pk)
     return len(ids)
+
+
+def _within_paused() -> Q:
+    """Runs that are a part of a paused one: they are rung when that one goes on."""
+    above = ("parent__run__" * level for level in range(1, DEEPEST + 1))
+    return reduce(or_, (Q(**{f"{path}id__isnull": False, f"{path}paused_at__isnull": False}) for path in above))
 
 
 def _ring_queued(most: int) -> int:

@@ -52,12 +52,13 @@ class Turn:
         """Add an event, to be appended at the end of the turn."""
         self.events.append(NewEvent(kind, data))
 
-    def end_step(self, step_run: StepRun, status: StepStatus, **columns: JSON) -> bool:
-        """Make a step run final, with its event; False when it was already."""
+    def end_step(self, step_run: StepRun, status: StepStatus, *, was_queued: bool = True, **columns: JSON) -> bool:
+        """Make a step run final, with its event, which tells when it is the first one; False when it was already."""
         if not transition(step_run, status, moves=STEP_MOVES, ended_at=DatabaseClock(), **columns):
             return False
         self.note(step_run)
         told = {name: value for name, value in columns.items() if name != "snapshot"}
+        told |= {} if was_queued else {"was_queued": False}
         self.tell("step_finished", **tags(step_run), status=str(status), **told)
         return True
 

@@ -7,6 +7,9 @@ worth a minute of having come earlier, and nothing starves.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 from django.db import connection
 
 from djinn.executions.states import ExecutionStatus
@@ -19,18 +22,26 @@ SELECT s.id
   JOIN runs_run AS r ON r.id = s.run_id
  WHERE e.lease_expires_at IS NULL AND e.status = %(starting)s AND e.host IN ('', %(host)s)
    AND s.status = %(queued)s AND r.cancel_requested_at IS NULL AND r.paused_at IS NULL AND r.host IN ('', %(host)s)
+   AND NOT s.id = ANY(%(but)s)
  ORDER BY s.queued_at - r.priority * interval '1 minute', s.id
  LIMIT 1
    FOR UPDATE OF e SKIP LOCKED
 """
 
 
-def most_urgent(host: str) -> int | None:
+def most_urgent(host: str, *, but: Sequence[int] = ()) -> int | None:
     """The step run whose execution, that nobody has claimed yet, this host should claim next; None when none waits.
+
+    `but` are step runs that could not be claimed.
 
     In a transaction the execution stays locked, and of two workers that ask at once each gets another one.
     """
-    parameters = {"host": host, "starting": ExecutionStatus.STARTING, "queued": StepStatus.QUEUED}
+    parameters: dict[str, Any] = {
+        "but": list(but),
+        "host": host,
+        "starting": ExecutionStatus.STARTING,
+        "queued": StepStatus.QUEUED,
+    }
     with connection.cursor() as cursor:
         cursor.execute(MOST_URGENT, parameters)
         row = cursor.fetchone()

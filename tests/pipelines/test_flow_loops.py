@@ -101,3 +101,53 @@ steps:
     tries, _, end = walked(text, {"PLAN": {"XS": ["a"]}, "A": {"XS": ["b", "c"]}})
     assert tries[:4] == ["PLAN", "A[0]", "A[0]", "A[1]"]
     assert end.reason == "visits"
+
+
+def test_an_inner_loop_that_leads_to_the_outer_one_goes_on_with_its_next_item() -> None:
+    text = """\
+id: nested
+steps:
+  - {id: PLAN, run: x, outputs: [XS, YS], onComplete: O}
+  - {id: O, run: x, loop: {over: XS, onEachComplete: I}}
+  - {id: I, run: x, onComplete: O, loop: {over: YS}}
+"""
+    tries, _, end = walked(text, {"PLAN": {"XS": ["a", "b"], "YS": ["p"]}})
+    assert tries == ["PLAN", "O[0]", "I[0.0]", "O[1]", "I[1.0]"]
+    assert end.status == "succeeded"
+
+
+def test_what_follows_an_inner_loop_belongs_to_the_outer_item() -> None:
+    text = """\
+id: behind
+steps:
+  - {id: PLAN, run: x, outputs: [XS, YS], onComplete: O}
+  - {id: O, run: x, loop: {over: XS, onEachComplete: I}}
+  - {id: I, run: x, loop: {over: YS, onEachComplete: C, onAllComplete: D}}
+  - {id: C, run: x, outputs: [V], onResult: {OK: {continueLoop: true}}}
+  - {id: D, run: x}
+"""
+    tries, _, end = walked(text, {"PLAN": {"XS": ["a", "b"], "YS": ["p"]}, "C": {"V": "OK"}})
+    assert tries == ["PLAN", "O[0]", "I[0.0]", "C[0.0]", "D[0]", "O[1]", "I[1.0]", "C[1.0]", "D[1]"]
+    assert end.status == "succeeded"
+
+
+def test_an_approvals_comment_is_never_taken_for_its_decision() -> None:
+    text = """\
+id: ask
+steps:
+  - {id: ASK, approve: true, onResult: {approved: {goto: SHIP}, rejected: {goto: FIX}}}
+  - {id: SHIP, run: x}
+  - {id: FIX, run: x}
+"""
+    tries, _, _ = walked(text, {"ASK": {"COMMENT": "approved", "DECISION": "rejected"}})
+    assert tries == ["ASK", "FIX"]
+
+
+def test_an_item_is_not_tried_again_once_another_one_has_failed_for_good() -> None:
+    pipeline = load_text(
+        "id: g\nsteps: [{id: A, run: x, foreach: {over: '[1, 2]'}, retries: {max: 1, on: [timeout]}}]", file="a.yaml"
+    ).pipeline
+    failed = [Past("A", 1, 1, Status.FAILED, reason, {}, item, 1) for reason, item in (("error", "0"), ("timeout", "1"))]
+    (decision,) = next_steps(pipeline, failed)
+    assert isinstance(decision, Finish)
+    assert (decision.status, decision.step) == ("failed", "A")

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import sys
+import threading
+import time
 from datetime import timedelta
 from typing import Any
 
 import pytest
 from django.conf import settings
+from django.db import connection, transaction
 from django.utils import timezone
 
 from djinn.core.errors import Conflict
+from djinn.executions.launch import launch
 from djinn.executions.models import Execution
-from djinn.executions.states import OPEN
+from djinn.executions.places import present_runner
+from djinn.executions.services import give_up
+from djinn.executions.states import OPEN, Reason
+from djinn.executions.supervise import see_through
+from djinn.runner.base import Phase
 from djinn.runs import engine, preparing
 from djinn.runs.advance import advance
 from djinn.runs.approvals import decide
@@ -23,7 +32,21 @@ from djinn.runs.services import cancel_run, start_run
 from djinn.runs.states import StepStatus
 from djinn.runs.sweep import sweep
 from djinn.runs.turn import turn_of
-from tests.make import begin, failed, history, make_user, played, step, succeeded, told, work, write_pipeline
+from tests.make import (
+    begin,
+    claimed,
+    failed,
+    history,
+    make_execution,
+    make_user,
+    played,
+    prepared,
+    step,
+    succeeded,
+    told,
+    work,
+    write_pipeline,
+)
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("home")]
 JSON = Any
@@ -350,3 +373,109 @@ def test_a_note_that_comes_while_a_prompt_is_made_stands_in_it() -> None:
         preparing._store_execution(row, early)
     engine.prepare_step(row.pk)
     assert "Mind the time zone." in prompts(run, "FIX")[0]
+
+
+# --- Races and crashes ------------------------------------------------------------------------------------------------
+def test_nothing_is_launched_for_a_step_run_that_ended_before_its_execution_was_claimed() -> None:
+    run = begin(step("A"))
+    row = prepared(run)
+    with turn_of(run.pk) as turn:
+        assert turn is not None
+        turn.end_step(row, StepStatus.CANCELLED, reason="cancelled")
+    lease = claimed(row.execution, host=settings.HOST_NAME)
+    engine._mark_running(row, lease)
+    see_through(lease, present_runner())
+    row.execution.refresh_from_db()
+    assert (row.execution.status, row.execution.reason) == ("killed", "cancelled")
+    assert present_runner().inspect(row.execution.key).phase is Phase.ABSENT
+
+
+def test_a_cancel_that_waited_for_a_preparation_drops_what_it_made() -> None:
+    run = begin(step("A"))
+    with turn_of(run.pk) as turn:
+        assert turn is not None
+        advance(turn)
+    row = run.step_runs.get()
+    cancel_run(run=run)
+    is_locked, may_commit = threading.Event(), threading.Event()
+
+    def prepare_slowly() -> None:
+        with transaction.atomic():
+            locked = StepRun.objects.select_for_update().get(pk=row.pk)
+            locked.execution = make_execution(stream=run.stream)
+            locked.save(update_fields=["execution"])
+            is_locked.set()
+            may_commit.wait(20)
+        connection.close()
+
+    def advance_it() -> None:
+        engine.advance_run(run.pk)
+        connection.close()
+
+    slow, canceller = threading.Thread(target=prepare_slowly), threading.Thread(target=advance_it)
+    slow.start()
+    is_locked.wait(20)
+    canceller.start()
+    wait_until_somebody_waits_for_a_lock()
+    may_commit.set()
+    slow.join(20)
+    canceller.join(20)
+    row.refresh_from_db()
+    assert (row.status, row.execution.status) == ("cancelled", "killed")
+
+
+def wait_until_somebody_waits_for_a_lock() -> None:
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
+            if cursor.fetchone()[0]:
+                return
+        time.sleep(0.02)
+    raise AssertionError("nobody waits")
+
+
+def test_a_step_that_was_prepared_meanwhile_is_not_failed_by_a_second_ring() -> None:
+    run = begin(step("A"))
+    row = prepared(run)
+    stale = StepRun.objects.select_related("run").get(pk=row.pk)
+    assert preparing._fail(stale, Reason.BUDGET, "nothing is left") is None
+    row.refresh_from_db()
+    assert row.status == "queued"
+
+
+def test_a_container_that_still_writes_to_the_lane_is_stopped_before_the_next_one_begins() -> None:
+    run = begin(step("A", played(hold=True)))
+    row = prepared(run)
+    lease = claimed(row.execution, host=settings.HOST_NAME)
+    launch(row.execution, lease, present_runner())
+    assert give_up(execution=Execution.objects.get(pk=row.execution_id), message="its host was silent")
+    engine.settle_step(row.pk)
+    second = run.step_runs.get(attempt=2)
+    other = claimed(second.execution, host=settings.HOST_NAME)
+    launch(second.execution, other, present_runner())
+    assert present_runner().inspect(row.execution.key).phase is Phase.EXITED
+    assert present_runner().inspect(second.execution.key).phase is Phase.RUNNING
+
+
+def test_many_items_that_cannot_be_prepared_fail_one_by_one() -> None:
+    foreach = {"over": list(range(150)), "parallel": 1}
+    run = begin(step("EACH", "{% for x in 3 %}{% endfor %}", foreach=foreach, continueOnError=True))
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(500)
+    try:
+        work(run)
+    finally:
+        sys.setrecursionlimit(limit)
+    assert run.step_runs.filter(status="failed").count() == 150
+
+
+def test_the_run_tells_the_failure_that_ended_it() -> None:
+    run = work(
+        begin(
+            step("A", played(finished=failed("error", "A is broken"))),
+            step("B", played(finished=failed("error", "B is broken")), continueOnError=True),
+        )
+    )
+    assert "A is broken" in run.message
+    assert "B is broken" not in run.message
