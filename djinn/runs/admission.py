@@ -5,8 +5,11 @@ as a number: nothing has to be given back. Who is next is the one with the highe
 and one more for each minute that it has waited. Two runs age alike, so their order never changes: a point of priority
 is worth a minute of having come earlier.
 
-Locks: the run's row, then its group's `PLACES` to its end. A start takes `STARTS` of the group before rows of runs that
-it cancels, and no engine waits for that lock.
+Locks: `STARTS` of the groups, then rows of runs, then one group's `PLACES` to the end. A start takes `STARTS` of its
+group before the rows that it cancels. So whoever holds rows of a group and may start a run in it takes `STARTS` before
+them, with `lock_starts`. One exception: a step that uses a pipeline starts it under the lock of its own run, which is
+of another group, or shares its place and takes no `STARTS`. Only two groups whose runs use each other's pipelines, and
+cancel each other, can wait in a circle; PostgreSQL then ends one of the two, and the sweep rings for its run again.
 """
 
 from __future__ import annotations
@@ -79,7 +82,7 @@ def on_start(run: Run, policy: OverlapPolicy) -> list[Run]:
     """
     if not run.group or policy == "queue" or _is_within(run):
         return []
-    _lock(STARTS, run.group)
+    lock_starts(run.group)
     others = Run.objects.filter(group=run.group, status__in=RUN_OPEN, cancel_requested_at=None).exclude(pk=run.pk)
     found = [other for other in others.order_by("pk") if not _is_within(other)]
     if policy == "cancel-running":
@@ -88,6 +91,12 @@ def on_start(run: Run, policy: OverlapPolicy) -> list[Run]:
         named = _named([other.pk for other in found])
         raise Conflict(f"The concurrency group {run.group!r} is full: {named} of {run.group_limit} allowed.")
     return []
+
+
+def lock_starts(*groups: str) -> None:
+    """Let nobody else start a run in these groups until the transaction ends; before rows of their runs are locked."""
+    for group in sorted({group for group in groups if group}):
+        _lock(STARTS, group)
 
 
 def admit(run: Run) -> bool:

@@ -20,6 +20,7 @@ from djinn.executions.lease import DatabaseClock
 from djinn.pipelines.flow import Finish, Past, next_steps
 from djinn.pipelines.schema import Pipeline
 from djinn.runs import catalogue
+from djinn.runs.admission import lock_starts
 from djinn.runs.definitions import definition_of
 from djinn.runs.models import Intent, Run, StepRun
 from djinn.runs.notes import copy_notes
@@ -142,6 +143,7 @@ def _store(
     key: str | None,
     details: dict[str, JSON],
 ) -> Run:
+    lock_starts(run.group)
     old = Run.objects.select_for_update().get(pk=run.pk)
     pipeline = definition_of(old)
     rows = list(old.step_runs.select_related("reused_from").order_by("number"))

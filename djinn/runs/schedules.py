@@ -25,11 +25,11 @@ from djinn.core.errors import Conflict, NotFound, UserError
 from djinn.pipelines.errors import InputsInvalid
 from djinn.pipelines.inputs import resolve_inputs
 from djinn.runs import catalogue
-from djinn.runs.admission import group_of
+from djinn.runs.admission import group_of, lock_starts
 from djinn.runs.cron import due_times, present_tick, read_cron
 from djinn.runs.dispatch import CONTROL, START_SCHEDULED
 from djinn.runs.models import Run, Schedule
-from djinn.runs.services import MOST_INPUT_BYTES, cancel_superseded, start_run
+from djinn.runs.services import MOST_INPUT_BYTES, cancel_superseded, group_of_start, start_run
 from djinn.runs.states import RUN_OPEN
 
 log = structlog.get_logger(__name__)
@@ -156,11 +156,16 @@ def _start_tick(schedule: Schedule) -> str:
 
 
 def _overlap(schedule: Schedule) -> str:
-    """Apply the overlap policy to the schedule's open runs; why nothing may start, empty when it may."""
+    """Apply the overlap policy to the schedule's open runs; why nothing may start, empty when it may.
+
+    Raises what `start_run` raises for inputs that do not fit any more.
+    """
     open_runs = list(Run.objects.filter(schedule=schedule, status__in=RUN_OPEN).order_by("pk"))
     if schedule.overlap == Schedule.Overlap.SKIP and open_runs:
         return f"skipped: run {open_runs[0].pk} of this schedule has not ended"
-    if schedule.overlap == Schedule.Overlap.CANCEL:
+    if schedule.overlap == Schedule.Overlap.CANCEL and open_runs:
+        group = group_of_start(pipeline_id=schedule.pipeline, inputs=schedule.inputs)
+        lock_starts(group, *(run.group for run in open_runs))
         for run in open_runs:
             cancel_superseded(run=run, because=f"superseded by the next run of schedule {schedule.name!r}")
     return ""

@@ -83,6 +83,12 @@ def start_run(
     return run
 
 
+def group_of_start(*, pipeline_id: str, inputs: Mapping[str, JSON]) -> str:
+    """The concurrency group of which such a run would be; raises what `start_run` raises."""
+    pipeline = catalogue.find_pipeline(pipeline_id).pipeline
+    return group_of(pipeline, _inputs(pipeline, inputs))[0]
+
+
 def store_run(run: Run, pipeline: Pipeline, **told: JSON) -> None:
     """Store a new run with its stream and first event, by the policy of its group, in the caller's transaction.
 

@@ -17,14 +17,15 @@ from django.db.models import F
 from djinn.core.errors import Conflict, UserError
 from djinn.pipelines.schema import Pipeline
 from djinn.runs import engine
-from djinn.runs.admission import admit, group_of, holders, ring_next, why_not
+from djinn.runs.admission import admit, group_of, holders, lock_starts, ring_next, why_not
 from djinn.runs.catalogue import find_pipeline
 from djinn.runs.continuing import rerun_from
 from djinn.runs.models import Intent, Run, StepRun
+from djinn.runs.schedules import Wanted, create_schedule, start_now
 from djinn.runs.services import cancel_run, start_run
 from djinn.runs.states import RunStatus
 from djinn.runs.sweep import sweep
-from tests.make import begin, step, told, write_pipeline
+from tests.make import begin, make_user, step, told, write_pipeline
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("home")]
 
@@ -385,6 +386,33 @@ def test_a_start_cancels_no_more_than_it_needs_a_place_the_oldest_first() -> Non
     runs = [start() for _ in range(5)]
     wanted = Run.objects.filter(cancel_requested_at__isnull=False).order_by("pk")
     assert list(wanted) == runs[:2]
+
+
+def test_a_rerun_waits_for_a_start_in_its_group_before_it_holds_the_old_row() -> None:
+    grouped("cancel-running")
+    first = start()
+    engine.advance_run(first.pk)
+    assert_row_is_free_while_it_waits(first, lambda: rerun_from(run=first, step="A"))
+
+
+def test_a_tick_that_cancels_waits_for_a_start_in_its_group_before_it_holds_the_old_row() -> None:
+    grouped("cancel-running")
+    wanted = Wanted(name="often", pipeline="work", cron="* * * * *", inputs={}, overlap="cancel")
+    schedule, user = create_schedule(user=make_user(), wanted=wanted), make_user("paula")
+    first = start_now(schedule=schedule, user=user)
+    assert_row_is_free_while_it_waits(first, lambda: start_now(schedule=schedule, user=user))
+
+
+def assert_row_is_free_while_it_waits(run: Run, action: Callable[[], object]) -> None:
+    """A start may need the run's row while it lets the action wait; the two would wait for each other for ever."""
+    with transaction.atomic():
+        lock_starts("deploy")
+        thread = begun(action)
+        wait_for_waiting(thread)
+        Run.objects.select_for_update(nowait=True).get(pk=run.pk)
+    thread.join(30)
+    run.refresh_from_db()
+    assert run.cancel_requested_at is not None
 
 
 # --- Ringing ----------------------------------------------------------------------------------------------------------
