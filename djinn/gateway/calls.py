@@ -12,12 +12,13 @@ from channels.db import database_sync_to_async
 
 from djinn.core.faults import fault
 from djinn.executions.models import Execution
-from djinn.providers.base import Body, CallContext, Provider, ProviderError
+from djinn.providers.base import Body, CallContext, Provider, ProviderError, ProviderRefused
+from djinn.providers.bounded import Unbounded, with_output
 from djinn.providers.budgets import BudgetExceeded
 from djinn.providers.catalogue import ModelName
 from djinn.providers.models import ModelCall
-from djinn.providers.services import close_call, open_call
-from djinn.providers.usage import Usage, usage_of
+from djinn.providers.services import CallEnd, close_call, open_call
+from djinn.providers.usage import usage_of
 
 log = structlog.get_logger(__name__)
 
@@ -36,12 +37,13 @@ async def metered(provider: Provider, name: ModelName, body: Body, context: Call
         call, held = await database_sync_to_async(open_call)(name=name, context=context, body=body)
     except BudgetExceeded as exc:
         raise ProviderError(str(exc), permanent=True, status=402) from exc
+    except Unbounded as exc:
+        raise ProviderError(str(exc), permanent=True, status=400) from exc
     if held.output_tokens is not None:
-        key = "max_completion_tokens" if "max_completion_tokens" in body else "max_tokens"
-        body = {**body, key: held.output_tokens}
+        body = with_output(body, held.output_tokens)
     fault("gateway.after_open_call")
     began, first, usage = time.monotonic(), None, None
-    status, error = ModelCall.Status.ABANDONED, ""
+    status, error, is_free = ModelCall.Status.ABANDONED, "", False
     try:
         async with aclosing(provider.chat(name.model, body, context)) as chunks:
             async for chunk in chunks:
@@ -50,20 +52,23 @@ async def metered(provider: Provider, name: ModelName, body: Body, context: Call
                 yield chunk
         status = ModelCall.Status.ANSWERED
     except ProviderError as exc:
-        status, error = ModelCall.Status.FAILED, str(exc)
+        status, error, is_free = ModelCall.Status.FAILED, str(exc), isinstance(exc, ProviderRefused)
         raise
     finally:
-        await asyncio.shield(_close(call, status, usage, time.monotonic() - began, first, error))
+        end = CallEnd(status, usage, time.monotonic() - began, first, error, is_free)
+        await asyncio.shield(_close(call, end))
 
 
-async def _close(
-    call: ModelCall, status: ModelCall.Status, usage: Usage | None, seconds: float, first: float | None, error: str
-) -> None:
+async def _close(call: ModelCall, end: CallEnd) -> None:
     fault("gateway.before_close_call")
-    await database_sync_to_async(close_call)(
-        call=call, status=status, usage=usage, seconds=seconds, first_token_seconds=first, error=error
+    await database_sync_to_async(close_call)(call, end)
+    log.info(
+        "model_call_ended",
+        call=call.pk,
+        execution=call.execution,
+        status=str(end.status),
+        seconds=round(end.seconds, 3),
     )
-    log.info("model_call_ended", call=call.pk, execution=call.execution, status=str(status), seconds=round(seconds, 3))
 
 
 def whole_answer(chunks: list[Body]) -> Body:

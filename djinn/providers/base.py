@@ -16,6 +16,10 @@ class ProviderError(OutsideError):
     """The provider refused, broke off or could not be reached. `status` is what the container is answered with."""
 
 
+class ProviderRefused(ProviderError):
+    """Raised instead of any chunk: the call was refused or could not even be sent, so that it costs nothing."""
+
+
 @dataclass(frozen=True)
 class CallContext:
     """Who asks: the scripted provider plays by it, the bill is kept by it."""

@@ -13,10 +13,10 @@ from decimal import Decimal
 
 import structlog
 from django.db import connection, transaction
-from django.db.models import F
 
 from djinn.core.errors import AppError
 from djinn.providers.base import Body
+from djinn.providers.bounded import check_bounded, wanted_output
 from djinn.providers.catalogue import ModelName
 from djinn.providers.models import Budget, ModelCall
 from djinn.providers.usage import Usage, cost_usd
@@ -34,7 +34,19 @@ UPDATE providers_budget SET held_usd = held_usd + %(usd)s, held_tokens = held_to
  WHERE scope = %(scope)s
    AND (limit_usd IS NULL OR used_usd + held_usd + %(usd)s <= limit_usd)
    AND (limit_tokens IS NULL OR used_tokens + held_tokens + %(tokens)s <= limit_tokens)
+   AND NOT is_exhausted
 """
+BOOK = """
+UPDATE providers_budget SET
+       held_usd = held_usd - %(held_usd)s, held_tokens = held_tokens - %(held_tokens)s,
+       used_usd = LEAST(used_usd + %(usd)s, limit_usd - held_usd + %(held_usd)s),
+       used_tokens = LEAST(used_tokens + %(tokens)s, limit_tokens - held_tokens + %(held_tokens)s),
+       is_exhausted = is_exhausted
+         OR COALESCE(used_usd + %(usd)s > limit_usd - held_usd + %(held_usd)s, FALSE)
+         OR COALESCE(used_tokens + %(tokens)s > limit_tokens - held_tokens + %(held_tokens)s, FALSE)
+ WHERE scope = %(scope)s
+"""
+"""LEAST passes over a limit that is NULL. What stands behind the signs of assignment are the values before."""
 
 
 class BudgetExceeded(AppError):
@@ -57,12 +69,15 @@ def open_budget(*, scope: str, usd: Decimal | None, tokens: int | None) -> Budge
 
 
 def hold(name: ModelName, body: Body, scopes: Sequence[str]) -> Held:
-    """Hold back what the call can cost at most, with a shorter answer when only that fits; raises `BudgetExceeded`."""
+    """Hold back what the call can cost at most, with a shorter answer when only that fits.
+
+    Raises `BudgetExceeded`, and `Unbounded` for a request whose cost has no bound.
+    """
     budgets = list(Budget.objects.filter(scope__in=scopes).order_by("scope"))
     if not budgets:
         return Held()
-    read = most_input_tokens(body)
-    wanted = _wanted_output(body)
+    check_bounded(body)
+    read, wanted = most_input_tokens(body), wanted_output(body, MOST_OUTPUT_TOKENS)
     while True:
         held = _priced(name, budgets, read, wanted)
         if _hold(held):
@@ -72,31 +87,32 @@ def hold(name: ModelName, body: Body, scopes: Sequence[str]) -> Held:
         wanted = max(LEAST_OUTPUT_TOKENS, wanted // 2)
 
 
-def give_back(call: ModelCall, usage: Usage | None) -> None:
-    """Book what an ended call used in the budgets that it was held in, in the caller's transaction."""
-    used_tokens = call.held_tokens if usage is None else usage.input + usage.output
-    used_usd = call.held_usd if call.cost_usd is None else call.cost_usd
-    if call.budgets and (used_tokens > call.held_tokens or used_usd > call.held_usd):
-        log.error("call_used_more_than_held", call=call.pk, tokens=used_tokens, held=call.held_tokens)
-    tokens, usd = min(used_tokens, call.held_tokens), min(used_usd, call.held_usd)
-    for scope in sorted(call.budgets):
-        Budget.objects.filter(scope=scope).update(
-            held_usd=F("held_usd") - call.held_usd,
-            held_tokens=F("held_tokens") - call.held_tokens,
-            used_usd=F("used_usd") + usd,
-            used_tokens=F("used_tokens") + tokens,
-        )
+def give_back(call: ModelCall, *, tokens: int | None, usd: Decimal | None) -> None:
+    """Book what an ended call used in the budgets that it was held in, in the caller's transaction.
+
+    None is the most that it could use. A call that used even more is booked as far as there is room; where there is
+    not enough, the budget is exhausted: nothing fits into it any more, whatever other calls give back.
+    """
+    tokens = call.held_tokens if tokens is None else tokens
+    usd = call.held_usd if usd is None else usd
+    if call.budgets and (tokens > call.held_tokens or usd > call.held_usd):
+        log.error("call_used_more_than_held", call=call.pk, tokens=tokens, held=call.held_tokens, usd=str(usd))
+    values: dict[str, Decimal | int | str] = {
+        "usd": usd,
+        "tokens": tokens,
+        "held_usd": call.held_usd,
+        "held_tokens": call.held_tokens,
+    }
+    with connection.cursor() as cursor:
+        for scope in sorted(call.budgets):
+            cursor.execute(BOOK, {**values, "scope": scope})
 
 
 def most_input_tokens(body: Body) -> int:
     """More than the request can be in tokens: no tokenizer makes more tokens than there are bytes."""
-    spoken = {key: value for key, value in body.items() if key in ("messages", "tools", "response_format")}
-    return len(json.dumps(spoken, ensure_ascii=False).encode()) + TOKENS_A_MESSAGE * len(body.get("messages", []))
-
-
-def _wanted_output(body: Body) -> int:
-    stated = body.get("max_completion_tokens") or body.get("max_tokens")
-    return stated if isinstance(stated, int) and stated > 0 else MOST_OUTPUT_TOKENS
+    return len(json.dumps(body, ensure_ascii=False).encode(errors="surrogatepass")) + TOKENS_A_MESSAGE * len(
+        body.get("messages", [])
+    )
 
 
 def _priced(name: ModelName, budgets: list[Budget], read: int, wanted: int) -> Held:
@@ -122,6 +138,9 @@ def _hold(held: Held) -> bool:
 def _too_small(held: Held) -> str:
     words = []
     for budget in Budget.objects.filter(scope__in=held.scopes).order_by("scope"):
+        if budget.is_exhausted:
+            words.append(f"{budget.scope} is exhausted: a call has used more of it than there was")
+            continue
         left = []
         if budget.limit_usd is not None:
             left.append(f"{budget.limit_usd - budget.used_usd - budget.held_usd} of {budget.limit_usd} US dollars")

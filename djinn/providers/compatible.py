@@ -9,10 +9,13 @@ from typing import Any
 
 import httpx2
 
-from djinn.providers.base import Body, CallContext, ProviderError
+from djinn.providers.base import Body, CallContext, ProviderError, ProviderRefused
 
 TIMEOUT = httpx2.Timeout(connect=10, read=300, write=60, pool=10)
 PASSING = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
+UNKNOWN = frozenset({408, 504, 524})
+"""Somebody on the way grew tired of waiting: the model may have worked, and may be paid for."""
+UNSENT = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout, httpx2.UnsupportedProtocol, httpx2.InvalidURL)
 LONGEST_LINE = 4 * 1024 * 1024
 LONGEST_WORDS = 500
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
@@ -45,7 +48,8 @@ class CompatibleProvider:
                         is_whole = is_whole or any(choice.get("finish_reason") for choice in chunk["choices"])
                         yield chunk
         except (httpx2.HTTPError, httpx2.InvalidURL) as exc:
-            raise self._error(str(exc) or type(exc).__name__) from exc
+            kind = ProviderRefused if isinstance(exc, UNSENT) else ProviderError
+            raise self._error(str(exc) or type(exc).__name__, kind=kind) from exc
         if not is_whole:
             raise self._error("broke off before the end of its answer")
 
@@ -78,6 +82,7 @@ class CompatibleProvider:
             f"answered {status}: {_words(text)}",
             permanent=status not in PASSING,
             status=status if status in PASSING else 400,
+            kind=ProviderError if status in UNKNOWN else ProviderRefused,
             retry_after_seconds=_seconds(response.headers.get("Retry-After")),
         )
 
@@ -87,11 +92,12 @@ class CompatibleProvider:
         *,
         permanent: bool = False,
         status: int = 502,
+        kind: type[ProviderError] = ProviderError,
         retry_after_seconds: float | None = None,
     ) -> ProviderError:
         """An error that can be shown and stored: without the key, which some servers quote when they refuse it."""
         text = words.replace(self._key, "[the key]") if self._key else words
-        return ProviderError(
+        return kind(
             f"{self.name}: {_UNSTORABLE.sub('?', text)[:LONGEST_WORDS]}",
             permanent=permanent,
             status=status,

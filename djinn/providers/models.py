@@ -57,6 +57,8 @@ class Budget(models.Model):
     held_tokens = models.BigIntegerField(default=0)
     used_usd = models.DecimalField(max_digits=14, decimal_places=6, default=0)
     used_tokens = models.BigIntegerField(default=0)
+    is_exhausted = models.BooleanField(default=False)
+    """A call has used more than was left: nothing fits any more."""
 
     class Meta:
         constraints = [

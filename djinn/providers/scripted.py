@@ -26,7 +26,7 @@ from typing import Any
 
 import yaml
 
-from djinn.providers.base import Body, CallContext, ProviderError
+from djinn.providers.base import Body, CallContext, ProviderRefused
 
 PIECE = re.compile(r"\S+\s*|\s+")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
@@ -62,11 +62,13 @@ class ScriptedProvider:
     def _turn(self, model: str, body: Body, context: CallContext) -> dict[str, Any]:
         visits = self._script(model).get("steps", {}).get(context.step)
         if not visits:
-            raise ProviderError(f"script {model!r} has no turns for step {context.step!r}", permanent=True, status=400)
+            raise ProviderRefused(
+                f"script {model!r} has no turns for step {context.step!r}", permanent=True, status=400
+            )
         turns = visits[min(context.visit, len(visits)) - 1]
         number = _spoken(body)
         if number >= len(turns):
-            raise ProviderError(
+            raise ProviderRefused(
                 f"script {model!r} has {len(turns)} turns for this visit of {context.step}", permanent=True, status=400
             )
         turn: dict[str, Any] = turns[number]
@@ -75,10 +77,10 @@ class ScriptedProvider:
     def _script(self, model: str) -> dict[str, Any]:
         path = self._directory / f"{model}.yaml"
         if not NAME.fullmatch(model) or not path.is_file():
-            raise ProviderError(f"there is no script {model!r}", permanent=True, status=404)
+            raise ProviderRefused(f"there is no script {model!r}", permanent=True, status=404)
         script = yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.CSafeLoader)
         if not isinstance(script, dict) or not isinstance(script.get("steps"), dict):
-            raise ProviderError(f"script {model!r} is not a mapping with steps", permanent=True, status=400)
+            raise ProviderRefused(f"script {model!r} is not a mapping with steps", permanent=True, status=400)
         return script
 
 

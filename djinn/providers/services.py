@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import dataclass
+from decimal import Decimal
 
 from django.db import transaction
 
@@ -13,9 +15,22 @@ from djinn.providers.models import ModelCall
 from djinn.providers.usage import Usage, cost_usd
 
 
+@dataclass(frozen=True)
+class CallEnd:
+    """How a call ended. Without a usage it counts as the most that it could cost, unless it was free."""
+
+    status: ModelCall.Status
+    usage: Usage | None = None
+    seconds: float = 0
+    first_token_seconds: float | None = None
+    error: str = ""
+    is_free: bool = False
+    """The provider has refused it, or was never reached."""
+
+
 @transaction.atomic
 def open_call(*, name: ModelName, context: CallContext, body: Body) -> tuple[ModelCall, Held]:
-    """The row of a call that is about to be sent, and what was held back for it; raises `BudgetExceeded`."""
+    """The row of a call that is about to be sent, and what was held back for it; raises what `hold` raises."""
     held = hold(name, body, context.budgets)
     call = ModelCall.objects.create(
         execution=context.execution,
@@ -33,37 +48,29 @@ def close_forsaken(executions: Collection[int]) -> int:
     """Complete the calls of executions that have ended, which a gateway that died has left open; how many."""
     calls = ModelCall.objects.filter(execution__in=executions, status=ModelCall.Status.OPEN)
     for call in calls:
-        error = "the gateway ended before the call did"
-        close_call(
-            call=call, status=ModelCall.Status.ABANDONED, usage=None, seconds=0, first_token_seconds=None, error=error
-        )
+        close_call(call, CallEnd(ModelCall.Status.ABANDONED, error="the gateway ended before the call did"))
     return len(calls)
 
 
 @transaction.atomic
-def close_call(
-    *,
-    call: ModelCall,
-    status: ModelCall.Status,
-    usage: Usage | None,
-    seconds: float,
-    first_token_seconds: float | None,
-    error: str = "",
-) -> ModelCall:
+def close_call(call: ModelCall, end: CallEnd) -> ModelCall:
     """Complete the row and book it in its budgets, once. Without a usage, tokens and cost stay NULL."""
     locked = ModelCall.objects.select_for_update().get(pk=call.pk)
     if locked.status != ModelCall.Status.OPEN:
         return locked
-    call.status, call.error = status, error[:2000]
-    call.seconds, call.first_token_seconds = seconds, first_token_seconds
-    if usage is not None:
-        call.input_tokens, call.output_tokens, call.cached_tokens = usage.input, usage.output, usage.cached
-        call.cost_usd = cost_usd(call.provider, call.model, usage)
+    call.status, call.error = end.status, end.error[:2000]
+    call.seconds, call.first_token_seconds = end.seconds, end.first_token_seconds
+    if end.usage is not None:
+        call.input_tokens, call.output_tokens, call.cached_tokens = end.usage.input, end.usage.output, end.usage.cached
+        call.cost_usd = cost_usd(call.provider, call.model, end.usage)
     call.save(
         update_fields=[
             "status", "error", "seconds", "first_token_seconds",
             "input_tokens", "output_tokens", "cached_tokens", "cost_usd",
         ]
     )  # fmt: skip
-    give_back(call, usage)
+    if end.is_free:
+        give_back(call, tokens=0, usd=Decimal(0))
+    else:
+        give_back(call, tokens=None if end.usage is None else end.usage.input + end.usage.output, usd=call.cost_usd)
     return call

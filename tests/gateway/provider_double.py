@@ -64,6 +64,7 @@ REFUSALS: dict[str, tuple[int, dict[str, str], str]] = {
     "429-date": (429, {"Retry-After": "Wed, 21 Oct 2026 07:28:00 GMT"}, "slow down"),
     "429-odd": (429, {"Retry-After": "9" * 400}, "slow down"),
     "500": (500, {}, "<html>oops</html>"),
+    "504": (504, {}, "<html>gateway timeout</html>"),
     "529": (529, {}, json.dumps({"error": "overloaded"})),
     "301": (301, {"Location": "http://127.0.0.1:1/"}, ""),
 }

@@ -348,3 +348,43 @@ def test_a_call_in_a_budget_is_sent_with_a_bound_on_its_answer(
     assert (Budget.objects.get().held_tokens, Budget.objects.get().used_tokens) == (
         0, call.input_tokens + call.output_tokens
     )  # fmt: skip
+
+
+def _ended_budget(gateway: httpx2.Client, model: str) -> Budget:
+    open_budget(scope="run-1", usd=None, tokens=10_000)
+    body = {"model": model, "messages": MESSAGES, "max_tokens": 1000}
+    gateway.post(CHAT, json=body, headers=_bearer(_execution(model, budgets=["run-1"])))
+    _closed_call()
+    return Budget.objects.get()
+
+
+@pytest.mark.parametrize("model", ["double/429", "double/500", "double/401", "gone/model", "scripted/none"])
+def test_a_call_that_was_refused_uses_nothing_of_the_budget(gateway: httpx2.Client, model: str) -> None:
+    budget = _ended_budget(gateway, model)
+    assert (budget.held_tokens, budget.used_tokens) == (0, 0)
+
+
+@pytest.mark.parametrize("model", ["double/504", "double/cut", "double/silent"])
+def test_a_call_of_which_nobody_knows_what_it_used_counts_as_the_most(gateway: httpx2.Client, model: str) -> None:
+    budget = _ended_budget(gateway, model)
+    assert budget.held_tokens == 0
+    assert budget.used_tokens > 1000
+
+
+def test_under_a_budget_a_call_without_a_bound_is_a_bad_request(
+    gateway: httpx2.Client, provider: ProviderDouble
+) -> None:
+    open_budget(scope="run-1", usd=None, tokens=10_000)
+    before = len(provider.bodies)
+    body = {"model": "double/good", "messages": MESSAGES, "n": 5}
+    answer = gateway.post(CHAT, json=body, headers=_bearer(_execution("double/good", budgets=["run-1"])))
+    assert (answer.status_code, len(provider.bodies)) == (400, before)
+    assert "n must be 1" in answer.json()["error"]["message"]
+    assert Budget.objects.get().held_tokens == 0
+
+
+def test_under_a_budget_both_bounds_of_an_answer_are_lowered(gateway: httpx2.Client, provider: ProviderDouble) -> None:
+    open_budget(scope="run-1", usd=None, tokens=10_000)
+    body = {"model": "double/good", "messages": MESSAGES, "max_tokens": 100_000, "max_completion_tokens": 300}
+    gateway.post(CHAT, json=body, headers=_bearer(_execution("double/good", budgets=["run-1"])))
+    assert (provider.bodies[-1]["max_tokens"], provider.bodies[-1]["max_completion_tokens"]) == (300, 300)

@@ -12,7 +12,7 @@ from djinn.providers.base import CallContext
 from djinn.providers.budgets import BudgetExceeded, hold, most_input_tokens, open_budget
 from djinn.providers.catalogue import parse_model
 from djinn.providers.models import Budget, ModelCall
-from djinn.providers.services import close_call, close_forsaken, open_call
+from djinn.providers.services import CallEnd, close_call, close_forsaken, open_call
 from djinn.providers.usage import Usage
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -26,7 +26,7 @@ def context(*scopes: str) -> CallContext:
 
 
 def ended(call: ModelCall, usage: Usage | None) -> ModelCall:
-    return close_call(call=call, status=ModelCall.Status.ANSWERED, usage=usage, seconds=1.0, first_token_seconds=None)
+    return close_call(call, CallEnd(ModelCall.Status.ANSWERED, usage=usage, seconds=1.0))
 
 
 def test_fifty_calls_at_once_hold_no_more_than_the_budget() -> None:
@@ -120,3 +120,32 @@ def test_the_database_refuses_a_budget_that_is_overspent() -> None:
 def test_there_are_never_more_tokens_than_bytes() -> None:
     body = {"messages": [{"role": "user", "content": "日本"}], "tools": [], "stream": True}
     assert most_input_tokens(body) > len("日本".encode())
+
+
+def test_a_call_that_was_refused_is_booked_with_nothing() -> None:
+    open_budget(scope="run-1", usd=Decimal(1), tokens=100_000)
+    call, _ = open_call(name=GPT, context=context("run-1"), body=BODY)
+    close_call(call, CallEnd(ModelCall.Status.FAILED, error="slow down", is_free=True))
+    budget = Budget.objects.get()
+    assert (budget.held_tokens, budget.used_tokens, budget.held_usd, budget.used_usd) == (0, 0, 0, 0)
+
+
+def test_a_call_that_used_more_than_was_held_is_booked_as_it_is_when_there_is_room() -> None:
+    open_budget(scope="run-1", usd=Decimal(100), tokens=100_000)
+    call, held = open_call(name=GPT, context=context("run-1"), body=BODY)
+    ended(call, Usage(10, held.tokens))
+    budget = Budget.objects.get()
+    assert (budget.used_tokens, budget.is_exhausted) == (10 + held.tokens, False)
+    assert budget.used_usd == ModelCall.objects.get().cost_usd > held.usd
+
+
+def test_nothing_fits_into_a_budget_that_a_call_has_overspent_whatever_others_give_back() -> None:
+    open_budget(scope="run-1", usd=None, tokens=2 * (READ + 1000))
+    greedy, held = open_call(name=GPT, context=context("run-1"), body=BODY)
+    modest, _ = open_call(name=GPT, context=context("run-1"), body=BODY)
+    ended(greedy, Usage(10, held.tokens))
+    ended(modest, Usage(0, 0))
+    budget = Budget.objects.get()
+    assert (budget.used_tokens, budget.held_tokens, budget.is_exhausted) == (held.tokens, 0, True)
+    with pytest.raises(BudgetExceeded, match="run-1 is exhausted"):
+        open_call(name=GPT, context=context("run-1"), body=BODY)

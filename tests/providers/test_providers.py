@@ -18,7 +18,7 @@ from djinn.providers.compatible import CompatibleProvider
 from djinn.providers.models import ModelCall
 from djinn.providers.scripted import ScriptedProvider
 from djinn.providers.selectors import Bill, add_bills, bills_of
-from djinn.providers.services import close_call, open_call
+from djinn.providers.services import CallEnd, close_call, open_call
 from djinn.providers.usage import Usage, cost_usd, usage_of
 
 
@@ -228,13 +228,6 @@ def test_bills_add_up_and_unknown_stays_unknown() -> None:
 def test_a_call_is_in_the_bill_before_it_is_sent_and_is_completed_later() -> None:
     call, _ = open_call(name=parse_model("openai/gpt-5"), context=CallContext(7, "ada", "FIX", 1), body={})
     assert ModelCall.objects.get().status == "open"
-    close_call(
-        call=call,
-        status=ModelCall.Status.FAILED,
-        usage=Usage(1_000_000, 0),
-        seconds=2.0,
-        first_token_seconds=None,
-        error="x" * 5000,
-    )
+    close_call(call, CallEnd(ModelCall.Status.FAILED, usage=Usage(1_000_000, 0), seconds=2.0, error="x" * 5000))
     row = ModelCall.objects.get()
     assert (row.status, row.cost_usd, row.execution, len(row.error)) == ("failed", Decimal("1.25"), 7, 2000)
