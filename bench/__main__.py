@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from bench import containers, hops, log, memory, viewers
+from bench import adoption, cancel, containers, history, hops, idle_containers, log, memory, throughput, viewers
 from bench.figures import Figure, print_table, write_json
 from bench.installation import BenchFailed, Up, installed, stack
 
@@ -18,9 +18,14 @@ Measure = Callable[[Path, Up], list[Figure]]
 NAMES: dict[str, tuple[str, Measure]] = {
     "memory": ("auto", memory.measure),
     "hops": ("stub", hops.measure),
+    "history": ("stub", history.measure),
+    "throughput": ("stub", throughput.measure),
     "log": ("stub", log.measure),
     "viewers": ("stub", viewers.measure),
     "containers": ("docker", containers.measure),
+    "idle_containers": ("docker", idle_containers.measure),
+    "cancel": ("docker", cancel.measure),
+    "adoption": ("docker", adoption.measure),
 }
 """What can be measured: which runner its stack has, and what measures."""
 

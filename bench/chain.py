@@ -43,8 +43,8 @@ def settle(number: int) -> None:
 
 @app.task(name="bench.tell", ignore_result=True)
 def tell(number: int) -> None:
-    """Tell that the chain is at its end."""
-    _redis().rpush(DONE, number)
+    """Tell that the chain of that number is at its end, and when."""
+    _redis().rpush(DONE, json.dumps([number, time.time()]))
 
 
 @contextmanager
@@ -75,22 +75,37 @@ def bare_workers(configuration: dict[str, object]) -> Iterator[None]:
 
 def run_chain(steps: int, *, timeout_seconds: float = 60) -> float:
     """Seconds that a chain of so many steps takes, three tasks a step, from its sending to its last task."""
+    started = time.time()
+    send_chain(steps, number=0)
+    return ended_chains(1, timeout_seconds=timeout_seconds)[0] - started
+
+
+def send_chain(steps: int, *, number: int) -> None:
+    """Send a chain of so many steps, three tasks a step; `ended_chains` knows it by its number."""
     links = [
         signature
-        for number in range(steps)
+        for step in range(steps)
         for signature in (
-            prepare.si(number).set(queue="bare-control"),
-            execute.si(number).set(queue="bare-agents"),
-            settle.si(number).set(queue="bare-control"),
+            prepare.si(step).set(queue="bare-control"),
+            execute.si(step).set(queue="bare-agents"),
+            settle.si(step).set(queue="bare-control"),
         )
     ]
+    chain(*links, tell.si(number).set(queue="bare-control")).apply_async()
+
+
+def ended_chains(count: int, *, timeout_seconds: float = 60) -> dict[int, float]:
+    """When each of the chains that were sent has ended, in seconds since the epoch, once all have."""
     client = _redis()
-    client.delete(DONE)
-    started = time.monotonic()
-    chain(*links, tell.si(steps).set(queue="bare-control")).apply_async()
-    if client.blpop([DONE], timeout=int(timeout_seconds)) is None:
-        raise TimeoutError(f"the bare chain did not end in {timeout_seconds:.0f} s")
-    return time.monotonic() - started
+    ended: dict[int, float] = {}
+    deadline = time.monotonic() + timeout_seconds
+    while len(ended) < count:
+        told = client.blpop([DONE], timeout=max(1, int(deadline - time.monotonic())))
+        if told is None:
+            raise TimeoutError(f"{count} bare chains did not end in {timeout_seconds:.0f} s")
+        number, at = json.loads(told[1])
+        ended[number] = at
+    return ended
 
 
 def _redis() -> redis.Redis:

@@ -35,7 +35,7 @@ def measure(home: Path, up: Up) -> list[Figure]:
     with bare_workers(celery_settings()):
         for _ in range(LINES):
             moments = _moments(finished_run("line").pk)
-            hops += [_ms(before["settled"], after["claimed"]) for before, after in pairwise(moments)]
+            hops += _hops(moments)
             lines.append(_ms(moments[0]["queued"], moments[HOPS - 1]["settled"]) / 1000)
             _add_stages(stages, moments)
             bare.append(run_chain(HOPS))
@@ -51,12 +51,21 @@ def measure(home: Path, up: Up) -> list[Figure]:
     ]  # fmt: skip
 
 
+def measured_hops() -> list[float]:
+    """Milliseconds of each hop of one more line."""
+    return _hops(_moments(finished_run("line").pk))
+
+
 def celery_settings() -> dict[str, object]:
     """Djinn's own, so that the baseline differs in nothing but what its tasks do."""
     from django.conf import settings
 
     names = [name for name in dir(settings) if name.startswith("CELERY_") and "BEAT" not in name]
     return {name.removeprefix("CELERY_").lower(): getattr(settings, name) for name in names}
+
+
+def _hops(moments: list[dict[str, datetime]]) -> list[float]:
+    return [_ms(before["settled"], after["claimed"]) for before, after in pairwise(moments)]
 
 
 def _moments(run_id: int) -> list[dict[str, datetime]]:

@@ -18,6 +18,8 @@ PROJECT = Path(__file__).resolve().parents[1]
 PIPELINES = Path(__file__).with_name("pipelines")
 UP_SECONDS = 120.0
 STOP_SECONDS = 40.0
+STACK_ENVIRONMENT = {"DJINN_LOG_LEVEL": "INFO", "DJINN_LONGEST_PAUSE_SECONDS": "0.2"}
+"""A process that is killed again and again is started again as fast as one that died for the first time."""
 
 
 class BenchFailed(Exception):
@@ -58,6 +60,13 @@ class Up:
         """The processes of the stack by id, the one that started the others included."""
         return {pid: _name_of(pid) for pid in descendants(self.process.pid)}
 
+    def agents_worker(self) -> int:
+        """The process of the agents worker; raises `BenchFailed` when there is none."""
+        found = [pid for pid, name in self.children().items() if name == "agents"]
+        if len(found) != 1:
+            raise BenchFailed(f"one agents worker was to run, there are {len(found)}")
+        return found[0]
+
 
 @contextmanager
 def stack(runner: str, environment: Mapping[str, str] | None = None) -> Iterator[Up]:
@@ -69,7 +78,7 @@ def stack(runner: str, environment: Mapping[str, str] | None = None) -> Iterator
     process = subprocess.Popen(
         [sys.executable, "-u", "manage.py", "up", "--port", str(port)],
         cwd=PROJECT,
-        env={**os.environ, "DJINN_RUNNER": runner, "DJINN_LOG_LEVEL": "INFO", **(environment or {})},
+        env={**os.environ, **STACK_ENVIRONMENT, "DJINN_RUNNER": runner, **(environment or {})},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
