@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from django.http import HttpRequest
@@ -19,6 +19,7 @@ from djinn.runs.models import Approval, Decision, Run
 from djinn.runs.states import ApprovalStatus
 
 MOST_SHOWN = 100
+LARGE = ("shown", "step_run__run__definition", "step_run__run__agents", "step_run__run__inputs")
 MOST_CHARACTERS = 200_000
 """Of each value: people decide on all of it, so far more is shown than in a log."""
 
@@ -71,17 +72,17 @@ def find_approval(user: User, pk: int) -> Asked:
 
 def inbox_of(user: User) -> Inbox:
     """What waits for people in the runs that the person may see; the newest hundred of each kind."""
-    mine = list(approvals_to_decide(user)[:MOST_SHOWN])
+    mine = list(approvals_to_decide(user).defer(*LARGE)[:MOST_SHOWN])
     rest = approvals_seen_by(user).filter(status=ApprovalStatus.OPEN).exclude(pk__in=[row.pk for row in mine])
-    return Inbox([_asked(row, user) for row in mine], [_asked(row, user) for row in rest[:MOST_SHOWN]])
+    return Inbox([_brief(row, user) for row in mine], [_brief(row, user) for row in rest.defer(*LARGE)[:MOST_SHOWN]])
 
 
 def questions_of(run: Run, user: User) -> tuple[list[Asked], list[Asked]]:
     """The run's open questions, and the newest of those that are over."""
     rows = approvals_of(run)
     is_open = rows.filter(status=ApprovalStatus.OPEN).order_by("pk")[:MOST_SHOWN]
-    over = rows.exclude(status=ApprovalStatus.OPEN)[:MOST_SHOWN]
-    return [_asked(row, user) for row in is_open], [_asked(row, user) for row in over]
+    over = rows.exclude(status=ApprovalStatus.OPEN).defer("shown")[:MOST_SHOWN]
+    return [_asked(row, user) for row in is_open], [_brief(row, user) for row in over]
 
 
 def key_of(run: Run) -> str:
@@ -99,13 +100,16 @@ def waiting_count(request: HttpRequest) -> dict[str, Any]:
 
 def _asked(row: Approval, user: User) -> Asked:
     outputs, diff = row.shown.get("outputs") or {}, row.shown.get("diff")
-    decisions = list(row.decisions.all())
-    return Asked(
-        row=row,
+    return replace(
+        _brief(row, user),
         question=shown(row.question, most=MOST_CHARACTERS),
         outputs=[NamedText(shown(name), shown(value, most=MOST_CHARACTERS)) for name, value in outputs.items()],
         diff=None if diff is None else read_diff(str(diff)),
-        decisions=decisions,
-        is_theirs=may_decide(user, row),
-        has_decided=any(decision.user_id == user.pk for decision in decisions),
     )
+
+
+def _brief(row: Approval, user: User) -> Asked:
+    """The question without what was shown with it, as lists have it."""
+    decisions = list(row.decisions.all())
+    has_decided = any(decision.user_id == user.pk for decision in decisions)
+    return Asked(row, shown(row.question), [], None, decisions, may_decide(user, row), has_decided)

@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Literal
 
 from djinn.events.log import LoggedEvent
@@ -81,6 +81,14 @@ def _word(data: Data, name: str, default: str = "") -> str:
 def _count(data: Data, name: str) -> str:
     value = data.get(name)
     return f"{value:,}" if isinstance(value, (int, float)) and not isinstance(value, bool) else "?"
+
+
+def _moment(value: JSON) -> str:
+    """A time of ISO 8601, as pages write times."""
+    try:
+        return f"{datetime.fromisoformat(value).astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
+    except (TypeError, ValueError, OverflowError):
+        return word(value)
 
 
 def _line(label: str, text: str = "", tone: str = "") -> dict[str, Any]:
@@ -204,7 +212,7 @@ def _note_added(data: Data) -> dict[str, Any]:
 def _approval_asked(data: Data) -> dict[str, Any]:
     by = data.get("by")
     whom = ", ".join(map(word, by)) if isinstance(by, list) else word(by or "?")
-    until = f", until {_word(data, 'expires_at')}" if data.get("expires_at") else ""
+    until = f", until {_moment(data['expires_at'])}" if data.get("expires_at") else ""
     label = f"{_count(data, 'count')} of {whom} must approve{until}"
     return {"shape": "details", "label": label, "text": shown(data.get("question", "")), "tone": "warning"}
 

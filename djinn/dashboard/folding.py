@@ -64,11 +64,18 @@ class Fold:
             self._spoken.discard(place)
             if is_repeated or not entry.text:
                 return None
-        return Change(place, entry, opens=event.type == "step_queued" and place is not None, joins=joins)
+        return Change(place, entry, opens=place is not None and _is_first(event), joins=joins)
 
     def take_all(self, events: Iterable[LoggedEvent]) -> list[Change]:
         """What the events change, in their order."""
         return [change for event in events if (change := self.take(event))]
+
+
+def _is_first(event: LoggedEvent) -> bool:
+    """Whether it is the first event of its step run: it was queued, skipped, or failed without having been queued."""
+    return event.type in ("step_queued", "step_skipped") or (
+        event.type == "step_finished" and event.data.get("was_queued") is False
+    )
 
 
 @dataclass

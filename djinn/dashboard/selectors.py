@@ -181,8 +181,8 @@ def run_page(run: Run, *, before: int | None = None) -> RunPage:
 
 
 def _known(run: Run) -> list[int]:
-    """The step runs that more may come of, and the ended ones if they are few."""
-    rows = list(run.step_runs.order_by("number").values_list("pk", "status"))
+    """The step runs that more may come of, and the ended ones if they are few; of reused ones nothing is told here."""
+    rows = list(run.step_runs.filter(reused_from=None).order_by("number").values_list("pk", "status"))
     return [pk for pk, status in rows if len(rows) <= MOST_EMPTY_SECTIONS or status in STEP_OPEN]
 
 

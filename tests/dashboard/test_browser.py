@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Browser, Page, expect
 
 from djinn.accounts.models import User
 from djinn.events.log import last_seq
@@ -16,7 +16,8 @@ from tests.dashboard.make import end_run, end_step, make_call, make_run, make_st
 
 pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
 
-TEXT_OF_THE_PAGE = """() => ['run-status', 'run-figures', 'run-actions', 'steps', 'log', 'results']
+TEXT_OF_THE_PAGE = """() => ['run-status', 'run-figures', 'run-actions', 'steps', 'log', 'results', 'held', 'files',
+    'run-approvals']
     .map((id) => document.getElementById(id).textContent.trim().replace(/[ \\n]+/g, ' '))"""
 
 
@@ -67,6 +68,7 @@ def test_a_run_appears_live_as_it_is_shown_after_a_reload(
     work(run, "review")
     end_run(run, "failed", reason="visits", message="step review was visited 10 times")
     wait_for_newest(page, run)
+    expect(page.locator("#verb-restart")).to_be_visible()
     live = page.evaluate(TEXT_OF_THE_PAGE)
     sections = page.eval_on_selector_all("#log section", "all => all.map((section) => section.id)")
     photograph(page, tmp_path, "run")

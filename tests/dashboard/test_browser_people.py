@@ -89,9 +89,33 @@ def test_the_verbs_follow_the_run_live(web: WebProcess, chromium: Browser, opera
     pause_run(run=run, user=operator)
     work(run)
     expect(page.locator("#verb-resume")).to_be_visible(timeout=20_000)
-    expect(page.locator("#held")).to_contain_text("the run is paused")
+    expect(page.locator("#held")).to_contain_text("somebody resumes the run")
     page.click("#verb-resume")
     expect(page.locator("#verb-pause")).to_be_visible()
+    assert complaints == []
+
+
+def test_a_step_that_is_skipped_or_cannot_begin_appears_live(
+    web: WebProcess, chromium: Browser, operator: User
+) -> None:
+    run = begin(
+        step("A", played(finished=failed())),
+        step("B", needs=["A"]),
+        step("SAY", outputs=["V"]),
+        step("C", needs=["SAY"], when="V > 3"),
+        step("D", needs=["C"]),
+    )
+    page, complaints = open_run(chromium, web, run)
+    work(run)
+    expect(page.locator("#run-status .status")).to_have_text("Failed", timeout=20_000)
+    live = page.locator("#log").inner_text()
+    page.reload()
+    page.wait_for_selector("#connection[data-state=live]")
+    assert live == page.locator("#log").inner_text()
+    statuses = [tuple(row) for row in run.step_runs.order_by("step").values_list("step", "status")]
+    assert statuses == [
+        ("A", "failed"), ("B", "skipped"), ("C", "failed"), ("D", "skipped"), ("SAY", "succeeded"),
+    ]  # fmt: skip
     assert complaints == []
 
 
@@ -162,7 +186,7 @@ def failed_graph() -> dict[str, str]:
         inputs={"files": {"type": "list", "default": ["a.py", "b.py"]}},
     )
     work(run)
-    return {"failed": f"/runs/{run.pk}/", "restart": f"/runs/{run.pk}/restart/"}
+    return {"failed": f"/runs/{run.pk}/"}
 
 
 def schedules_of(user: User) -> dict[str, str]:

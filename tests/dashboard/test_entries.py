@@ -78,7 +78,7 @@ TABLE: list[tuple[str, dict[str, Any], list[str]]] = [
     (
         "approval_asked",
         {"question": "Ship it?", "by": ["operator", "ada"], "count": 2, "expires_at": "2025-03-05T00:00:00Z"},
-        ["2 of operator, ada must approve, until 2025-03-05T00:00:00Z", "Ship it?"],
+        ["2 of operator, ada must approve, until 2025-03-05 00:00:00 UTC", "Ship it?"],
     ),
     (
         "approval_decided",
@@ -173,6 +173,20 @@ def test_a_message_without_deltas_is_shown() -> None:
 
 def test_a_message_without_text_is_not_shown() -> None:
     assert _texts(["message:"]) == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "data"),
+    [("step_queued", {}), ("step_skipped", {"because": "A failed"}), ("step_finished", {"was_queued": False})],
+)
+def test_the_first_event_of_a_step_run_opens_its_section(kind: str, data: dict[str, Any]) -> None:
+    (patch,) = patches_of(Fold().take_all([_event(1, kind, {"step_run": 7, **data})]))
+    assert patch.opens
+
+
+def test_the_end_of_a_step_that_was_queued_opens_nothing() -> None:
+    (patch,) = patches_of(Fold().take_all([_event(1, "step_finished", {"step_run": 7, "status": "failed"})]))
+    assert not patch.opens
 
 
 def test_steps_that_speak_at_once_do_not_mix() -> None:

@@ -11,7 +11,17 @@ from django.test import Client
 from djinn.accounts.models import Role, User
 from djinn.dashboard.selectors import EVENTS_A_PAGE, RUNS_A_PAGE
 from djinn.runs.models import Run
-from tests.dashboard.make import Browser, end_run, end_step, make_call, make_run, make_step, make_user, tell
+from tests.dashboard.make import (
+    Browser,
+    end_run,
+    end_step,
+    make_approval,
+    make_call,
+    make_run,
+    make_step,
+    make_user,
+    tell,
+)
 
 pytestmark = pytest.mark.django_db
 
@@ -114,6 +124,15 @@ def test_a_form_from_elsewhere_is_refused(operator: User) -> None:
     client.force_login(operator)
     answer = client.post(f"/runs/{run.pk}/cancel/")
     assert (answer.status_code, "The form is too old" in answer.content.decode()) == (403, True)
+
+
+@pytest.mark.parametrize("page", ["/", "/runs/{run}/", "/runs/{run}/rerun/", "/runs/{run}/note/", "/approvals/{gate}/"])
+def test_every_form_that_changes_something_proves_where_it_is_from(browse: Browser, operator: User, page: str) -> None:
+    gate = make_approval(make_run(operator, agents={"writer": {}}), by=["operator"])
+    html = browse(operator).get(page.format(run=gate.step_run.run_id, gate=gate.pk)).content.decode()
+    forms = re.findall(r'<form[^>]*method="post".*?</form>', html, re.DOTALL)
+    assert len(forms) > 1  # the one that logs out, and those of the page
+    assert [form for form in forms if 'name="csrfmiddlewaretoken"' not in form] == []
 
 
 def test_a_person_logs_in_and_out(client: Client, operator: User) -> None:
@@ -300,7 +319,7 @@ def test_a_number_that_no_run_can_have_is_not_found(browse: Browser, viewer: Use
     assert browse(viewer).get(f"/runs/{10**30}/").status_code == 404
 
 
-@pytest.mark.parametrize("page", ["/login/", "/", "/nowhere/", "/start/"])
+@pytest.mark.parametrize("page", ["/login/", "/", "/nowhere/", "/start/", "/approvals/", "/schedules/", "/workers/"])
 def test_every_page_forbids_what_is_inline_or_from_elsewhere(browse: Browser, viewer: User, page: str) -> None:
     answer = browse(viewer).get(page)
     assert "script-src 'self'; style-src 'self'" in answer.headers["Content-Security-Policy"]
