@@ -28,7 +28,8 @@ from tests.faults.stage import DJINN, LEASE_SECONDS, Stage
 from tests.faults.verdict import Excuses
 from tests.stack.live import wait_for
 
-FAKETIME = Path("/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1")
+FAKETIME = next(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"), None)
+"""In the folder of the machine's architecture; None where it is not installed."""
 CLOCK_HOURS = 2
 REDEPLOY_SECONDS = 20.0
 CONNECTION_SECONDS = 2.0

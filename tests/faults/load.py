@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 import psycopg
 
-from djinn.pipelines.errors import PipelineInvalid
 from djinn.pipelines.loader import load_text
 from tests.faults.harness import pipeline, revisiting, step
 from tests.faults.stage import Stage
@@ -80,19 +79,14 @@ def all_pipelines() -> dict[str, str]:
     }
 
 
-def install(stage: Stage, *, only: Collection[str] | None = None) -> dict[str, str]:
-    """Write the pipelines into the stage; those that the product does not take, and why."""
-    refused = {}
-    for name, text in all_pipelines().items():
-        if only and name not in {*only, HUNGRY}:
-            continue
-        try:
+def install(
+    add: Callable[[str, str], object], *, only: Collection[str] | None = None, texts: Mapping[str, str] | None = None
+) -> None:
+    """Give each pipeline of a storm to `add`; raises `PipelineInvalid` for one that the product does not take."""
+    for name, text in (texts or all_pipelines()).items():
+        if not only or name in {*only, HUNGRY}:
             load_text(text, file=name)
-        except PipelineInvalid as exc:
-            refused[name] = str(exc)
-        else:
-            stage.add_pipeline(name, text)
-    return refused
+            add(name, text)
 
 
 class Load:

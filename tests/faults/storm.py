@@ -6,7 +6,7 @@ import heapq
 import itertools
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,7 +15,7 @@ import psycopg
 from tests.faults.checker import check
 from tests.faults.engine_lever import is_possible
 from tests.faults.levers import FAKETIME, Hurt, Levers
-from tests.faults.load import HUNGRY, Load
+from tests.faults.load import Load
 from tests.faults.plan import KINDS, Fault, faults, pipelines
 from tests.faults.seen import Violation
 from tests.faults.stage import Stage
@@ -65,7 +65,7 @@ def skipped_kinds(*, has_engine: bool) -> dict[str, str]:
     why = {}
     if not has_engine:
         why["engine"] = "the storm uses the machine's own Docker engine" if is_possible() else "needs root and dockerd"
-    if not FAKETIME.exists():
+    if FAKETIME is None:
         why["clock"] = "libfaketime is not installed (Debian: apt-get install faketime)"
     return {name: why[kind.needs] for name, kind in KINDS.items() if kind.needs in why}
 
@@ -85,9 +85,9 @@ class Settings:
 
 
 class Storm:
-    """One storm over one stage, which is up and has its pipelines, but for those that the product has refused."""
+    """One storm over one stage, which is up and has its pipelines."""
 
-    def __init__(self, stage: Stage, settings: Settings, *, refused: Mapping[str, str], say: Say) -> None:
+    def __init__(self, stage: Stage, settings: Settings, *, say: Say) -> None:
         self._stage, self._settings, self._say = stage, settings, say
         self._later: list[tuple[float, int, Callable[[], object]]] = []
         self._order = itertools.count()
@@ -96,10 +96,8 @@ class Storm:
         self._hurts: list[tuple[str, float, Hurt, frozenset[int]]] = []
         self._began = time.monotonic()
         names = [path.stem for path in stage.pipelines.glob("storm-*.yaml")]
-        self._notes = [f"not run: pipeline {name}: {why.splitlines()[0]}" for name, why in sorted(refused.items())]
+        self._notes: list[str] = []
         wanted, skipped = settings.kinds or KINDS, skipped_kinds(has_engine=stage.engine is not None)
-        if HUNGRY in refused:
-            skipped["container_out_of_memory"] = "its pipeline is refused"
         self.skipped = {kind: why for kind, why in skipped.items() if kind in wanted}
         self.kinds = [kind for kind in wanted if kind not in skipped]
         self._load = Load(stage, names=pipelines(settings.seed, names), width=settings.width)
