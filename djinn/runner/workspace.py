@@ -136,6 +136,8 @@ class Workspace:
             snapshot = self._snapshots.take(message, lock, parent=parent)
             if is_still:
                 self._note_stillness(snapshot)
+            else:
+                self._stillness.unlink(missing_ok=True)
             return snapshot
 
     def stir(self) -> None:

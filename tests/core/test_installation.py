@@ -59,7 +59,7 @@ def test_the_folders_are_made_once_and_kept(tmp_path: Path) -> None:
         (installation.workspaces / "kept").touch()
     assert installation.gateway_directory.is_dir()
     made = {path.name for path in installation.home.iterdir()}
-    assert made - {"run"} == {"executions", "workspaces", "logs", "static"}
+    assert made - {"run"} == {"executions", "workspaces", "artifacts", "logs", "static"}
     assert [path.name for path in installation.workspaces.iterdir()] == ["kept"]
 
 

@@ -37,7 +37,7 @@ def assert_every_record_is_in_the_log_once(live: Live, run: int) -> None:
     """Each journal, byte for byte, against the log: the same records, each once, in order, at their offsets."""
     events = live.events(run)
     for step in live.steps(run):
-        tags = {"step_run": step["id"], "step": step["step"], "visit": step["visit"], "attempt": step["attempt"]}
+        tags = {"step_run": step["id"], "item": "", **{name: step[name] for name in ("step", "visit", "attempt")}}
         expected, offset = [], 0
         for line in live.journal(step["execution_id"]).splitlines(keepends=True):
             record = json.loads(line)
