@@ -34,13 +34,21 @@ def tell_agent(turn: Turn, tell: Tell) -> None:
 def notes_for(step_run: StepRun, step: Step) -> list[Note]:
     """The notes that belong into the prompt of this step run, oldest first."""
     mine = Q(step=step.id) | (Q(agent=step.agent) if step.agent else Q(pk=None))
-    same_visit = Q(read_by__step=step_run.step, read_by__item=step_run.item, read_by__visit=step_run.visit)
-    return list(Note.objects.filter(mine, Q(read_by=None) | same_visit, run=step_run.run_id).order_by("pk"))
+    free_or_ours = Q(read_by=None) | _read_in_visit_of(step_run)
+    return list(Note.objects.filter(mine, free_or_ours, run=step_run.run_id).order_by("pk"))
 
 
-def mark_read(step_run: StepRun, notes: list[Note]) -> None:
-    """Let nobody else find these notes; retries of the same visit still do."""
-    Note.objects.filter(pk__in=[note.pk for note in notes], read_by=None).update(read_by=step_run)
+def mark_read(step_run: StepRun, notes: list[Note]) -> int:
+    """Let nobody else find these notes; retries of the same visit still do. How many of them it may have: fewer than
+    all when another step of the agent has taken some since they were looked at. They are locked."""
+    numbers = [note.pk for note in notes]
+    locked = Note.objects.select_for_update().filter(pk__in=numbers, read_by=None).order_by("pk")
+    Note.objects.filter(pk__in=[note.pk for note in locked]).update(read_by=step_run)
+    return Note.objects.filter(_read_in_visit_of(step_run), pk__in=numbers).count()
+
+
+def _read_in_visit_of(step_run: StepRun) -> Q:
+    return Q(read_by__step=step_run.step, read_by__item=step_run.item, read_by__visit=step_run.visit)
 
 
 def copy_notes(old: Run, new: Run, copies: Mapping[int, StepRun]) -> None:

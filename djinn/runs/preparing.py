@@ -95,8 +95,8 @@ def _store_execution(step_run: StepRun, order: Order) -> Execution | None:
     locked.execution = create_execution(**order.columns)
     locked.save(update_fields=["execution"])
     fault("prepare.before_commit")
-    if order.notes:
-        mark_read(locked, order.notes)
+    if mark_read(locked, order.notes) < len(order.notes):
+        raise _Outdated
     if order.notices:
         append(locked.run.stream, [NewEvent("notice", {"text": text, **tags(locked)}) for text in order.notices])
     return locked.execution

@@ -13,14 +13,14 @@ from djinn.core.errors import Conflict, UserError
 from djinn.events.log import NewEvent, append
 from djinn.executions.lease import DatabaseClock
 from djinn.pipelines.report import suggestion
-from djinn.pipelines.schema import Pipeline
+from djinn.pipelines.schema import Pipeline, Step
 from djinn.runs.definitions import definition_of
 from djinn.runs.dispatch import ring_advance
 from djinn.runs.models import Intent, Note, Run
 from djinn.runs.notes import LONGEST_NOTE
 from djinn.runs.people import name_of
 from djinn.runs.reach import may_still_start
-from djinn.runs.states import RUN_OPEN
+from djinn.runs.states import RUN_OPEN, StepStatus
 
 JSON = Any
 Verb = Intent.Verb
@@ -59,7 +59,7 @@ def inject(*, run: Run, text: str, step: str = "", agent: str = "", user: User |
     """Add text to the next prompt of the step, or of the agent, whichever is named.
 
     Raises `UserError` for a text that is empty or too long, or a step or agent that is not of this pipeline or has no
-    prompt, and `Conflict` when the run has ended or is being cancelled, or the step has started already.
+    prompt, and `Conflict` when the run has ended or is being cancelled, or the step, or all of the agent, has started.
     """
     text = _checked(text)
     locked = locked_open(run)
@@ -68,10 +68,8 @@ def inject(*, run: Run, text: str, step: str = "", agent: str = "", user: User |
     pipeline = definition_of(locked)
     if bool(step) == bool(agent):
         raise UserError("Name either a step or an agent.", details={"step": "or agent", "agent": "or step"})
-    if agent:
-        _check_agent(pipeline, agent)
-    else:
-        _check_step(pipeline, locked, step)
+    steps = _steps_of(pipeline, agent) if agent else [_step(pipeline, step)]
+    _check_in_time(locked, pipeline, steps, agent)
     note = Note.objects.create(run=locked, step=step, agent=agent, text=text, created_by=user)
     details = {"note": note.pk, "step": step, "agent": agent, "text": text}
     _want(locked, Verb.INJECT, user, "note_added", **details)
@@ -111,19 +109,34 @@ def _checked(text: str) -> str:
     return text
 
 
-def _check_agent(pipeline: Pipeline, agent: str) -> None:
+def _steps_of(pipeline: Pipeline, agent: str) -> list[Step]:
+    """The steps that are the agent's work; raises `UserError` when none is."""
     agents = sorted({step.agent for step in pipeline.steps if step.kind == "agent"})
     if agent not in agents:
         wrong = f"is no agent of this pipeline{suggestion(agent, agents)}"
         raise UserError(f"{agent!r} {wrong}.", details={"agent": wrong})
+    return [step for step in pipeline.steps if step.kind == "agent" and step.agent == agent]
 
 
-def _check_step(pipeline: Pipeline, run: Run, step_id: str) -> None:
+def _step(pipeline: Pipeline, step_id: str) -> Step:
+    """The step, which has a prompt; raises `UserError` when there is no such step."""
     found = [step for step in pipeline.steps if step.id == step_id]
     if not found:
         wrong = f"is no step of this pipeline{suggestion(step_id, [step.id for step in pipeline.steps])}"
         raise UserError(f"{step_id!r} {wrong}.", details={"step": wrong})
     if found[0].kind != "agent":
         raise UserError(f"Step {step_id} has no prompt.", details={"step": "is not the work of an agent"})
-    if not may_still_start(run, pipeline, found[0]):
-        raise Conflict(f"Step {step_id} has started already.")
+    return found[0]
+
+
+def _check_in_time(run: Run, pipeline: Pipeline, steps: list[Step], agent: str) -> None:
+    """Raise `Conflict` unless one of the steps has a prompt before it.
+
+    Its queued step runs are locked first: whoever makes a prompt of one right now either ends before we look, or waits
+    for our text.
+    """
+    queued = run.step_runs.filter(step__in=[step.id for step in steps], status=StepStatus.QUEUED).order_by("number")
+    list(queued.select_for_update(of=("self",)))
+    if any(may_still_start(run, pipeline, step) for step in steps):
+        return
+    raise Conflict(f"Agent {agent} has no prompt before it." if agent else f"Step {steps[0].id} has started already.")

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import threading
+import time
+from collections.abc import Callable
 from typing import Any
 
 import pytest
+from django.db import connection, transaction
 
 from djinn.core.errors import Conflict, UserError
+from djinn.executions.models import Execution
 from djinn.runs import engine
+from djinn.runs.advance import advance
 from djinn.runs.bulk import MOST_AT_ONCE, cancel_runs, retry_runs
 from djinn.runs.models import Intent, Note, Run, StepRun
 from djinn.runs.services import cancel_run
 from djinn.runs.steering import inject, pause_run, resume_run
+from djinn.runs.turn import turn_of
 from tests.make import begin, failed, history, make_user, open_steps, played, prepared, step, told, work, write_pipeline
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("home")]
@@ -145,6 +152,79 @@ def test_text_for_a_step_that_is_queued_and_not_prepared_is_in_time() -> None:
     run = begin(write())
     StepRun.objects.create(run=run, number=1, step="WRITE", visit=1, attempt=1)
     assert inject(run=run, step="WRITE", text="x").step == "WRITE"
+
+
+def test_text_for_an_agent_whose_last_prompt_is_made_is_too_late() -> None:
+    run = begin(write())
+    prepared(run)
+    before = state()
+    with pytest.raises(Conflict, match="engineer has no prompt before it"):
+        inject(run=run, agent=AGENT, text="x")
+    assert state() == before
+
+
+@pytest.mark.parametrize("whom", [{"step": "WRITE"}, {"agent": AGENT}])
+def test_text_that_comes_while_the_prompt_is_made_waits_and_is_too_late(whom: dict[str, str]) -> None:
+    run = begin(write())
+    unprepared(run)
+    refused: list[str] = []
+
+    def add() -> None:
+        try:
+            inject(run=run, text="x", **whom)
+        except Conflict as exc:
+            refused.append(exc.message)
+
+    with transaction.atomic():
+        prepare(run, "WRITE")
+        thread = waiting(add)
+    thread.join(30)
+    assert (len(refused), Note.objects.count()) == (1, 0)
+
+
+def test_two_steps_of_an_agent_that_are_prepared_at_once_do_not_both_read_a_note() -> None:
+    run = begin(write("FIRST"), write("SECOND"), step("END", needs=["FIRST", "SECOND"]))
+    unprepared(run)
+    inject(run=run, agent=AGENT, text="mind the gap")
+    with transaction.atomic():
+        prepare(run, "FIRST")
+        thread = waiting(lambda: prepare(run, "SECOND"))
+    thread.join(30)
+    prompts = Execution.objects.order_by("step").values_list("order__agent__prompt", flat=True)
+    assert ["mind the gap" in prompt for prompt in prompts] == [True, False]
+
+
+def unprepared(run: Run) -> None:
+    """Queue the first steps, as a worker does that dies before it has prepared them."""
+    with turn_of(run.pk) as turn:
+        assert turn is not None
+        advance(turn)
+
+
+def prepare(run: Run, name: str) -> None:
+    engine.prepare_step(StepRun.objects.get(run=run, step=name).pk)
+
+
+def waiting(action: Callable[[], object]) -> threading.Thread:
+    """A thread that does it on a connection of its own, and waits for a lock now."""
+
+    def act() -> None:
+        try:
+            action()
+        finally:
+            connection.close()
+
+    thread = threading.Thread(target=act)
+    thread.start()
+    deadline = time.monotonic() + 30
+    locks = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    with connection.cursor() as cursor:
+        while not cursor.execute(locks).fetchone():
+            assert thread.is_alive(), "it did not wait"
+            assert time.monotonic() < deadline
+            cursor.execute("SELECT pg_stat_clear_snapshot()")
+            time.sleep(0.01)
+    return thread
 
 
 def test_text_for_a_step_of_a_graph_that_has_ended_is_too_late() -> None:
