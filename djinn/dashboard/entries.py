@@ -198,6 +198,14 @@ def _wanted(label: str, tone: str = "") -> Callable[[Data], dict[str, Any]]:
     return entry
 
 
+def _gone_on(label: str) -> Callable[[Data], dict[str, Any]]:
+    def entry(data: Data) -> dict[str, Any]:
+        where = f" from {named(_word(data, 'from_step'), _word(data, 'from_item'))}" if data.get("from_step") else ""
+        return _line(label, f"by {_word(data, 'by', 'nobody')}{where}: run {_word(data, 'run', '?')}")
+
+    return entry
+
+
 def _notified(data: Data) -> dict[str, Any]:
     text = shown(data.get("text", ""))
     return {"shape": "details", "label": f"tells {_word(data, 'agent', 'an agent')}", "text": text}
@@ -260,6 +268,9 @@ _ENGINE_ENTRIES: Mapping[str, Callable[[Data], dict[str, Any]]] = {
     "cancel_requested": _wanted("Cancel requested", "warning"),
     "pause_requested": _wanted("Pause requested", "warning"),
     "resume_requested": _wanted("Resume requested"),
+    "retry_requested": _gone_on("Retry requested"),
+    "rerun_requested": _gone_on("Re-run requested"),
+    "restart_requested": _gone_on("Restart requested"),
     "note_added": _note_added,
     "step_queued": _step_queued,
     "step_started": _step_started,

@@ -16,6 +16,7 @@ from django.db.models import DurationField, Value
 
 from djinn.accounts.models import User
 from djinn.core.errors import Conflict
+from djinn.events.log import NewEvent, append
 from djinn.executions.lease import DatabaseClock
 from djinn.pipelines.flow import Finish, Past, next_steps
 from djinn.pipelines.schema import Pipeline
@@ -24,6 +25,7 @@ from djinn.runs.admission import lock_starts
 from djinn.runs.definitions import definition_of
 from djinn.runs.models import Intent, Run, StepRun
 from djinn.runs.notes import copy_notes
+from djinn.runs.people import name_of
 from djinn.runs.reuse import kept_on_rerun, kept_on_retry
 from djinn.runs.selectors import past_of
 from djinn.runs.services import start_run, started_before, store_cancel, store_run
@@ -109,8 +111,7 @@ def restart_run(
             idempotency_key=idempotency_key,
             continues=run,
         )
-        details = {"run": new.pk, "inputs": dict(inputs or {})}
-        Intent.objects.create(run=run, verb=Verb.RESTART, by=user, details=details)
+        _tell_old(run, new, Verb.RESTART, user, {"inputs": dict(inputs or {})})
     return new
 
 
@@ -154,11 +155,18 @@ def _store(
     if not old.is_final:
         store_cancel(old, user, because="it is run again from one of its steps")
     new = _successor(old, user, key)
-    store_run(new, pipeline, reused=len(kept), **details)
+    store_run(new, pipeline, verb=str(verb), reused=len(kept), **details)
     copies = _copied(new, kept_rows)
     copy_notes(old, new, copies)
-    Intent.objects.create(run=old, verb=verb, by=user, details={"run": new.pk, **details})
+    _tell_old(old, new, verb, user, details)
     return new
+
+
+def _tell_old(old: Run, new: Run, verb: Intent.Verb, user: User | None, details: dict[str, JSON]) -> None:
+    """The intent and its event on the run that was asked to go on."""
+    details = {"run": new.pk, **details}
+    Intent.objects.create(run=old, verb=verb, by=user, details=details)
+    append(old.stream, [NewEvent(f"{verb}_requested", {"by": name_of(user), **details})])
 
 
 def _successor(old: Run, user: User | None, key: str | None) -> Run:

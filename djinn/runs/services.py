@@ -74,7 +74,7 @@ def start_run(
     )
     try:
         with transaction.atomic():
-            store_run(run, loaded.pipeline)
+            store_run(run, loaded.pipeline, **({"verb": str(Intent.Verb.RESTART)} if continues else {}))
     except IntegrityError as exc:
         if idempotency_key and (earlier := started_before(user, idempotency_key, pipeline_id, continues)):
             return earlier

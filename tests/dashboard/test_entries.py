@@ -65,6 +65,9 @@ TABLE: list[tuple[str, dict[str, Any], list[str]]] = [
     ("run_resumed", {}, ["Run resumed"]),
     ("pause_requested", {"by": "olga"}, ["Pause requested", "by olga"]),
     ("resume_requested", {"by": "olga"}, ["Resume requested", "by olga"]),
+    ("retry_requested", {"by": "olga", "run": 9}, ["Retry requested", "by olga: run 9"]),
+    ("rerun_requested", {"by": "o", "run": 9, "from_step": "A"}, ["Re-run requested", "by o from A: run 9"]),
+    ("restart_requested", {"by": "olga", "run": 9, "inputs": {}}, ["Restart requested", "by olga: run 9"]),
     (
         "note_added",
         {"by": "olga", "step": "TEST", "agent": "", "text": "Mind it."},

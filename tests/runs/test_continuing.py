@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
 import pytest
 from django.utils import timezone
 
+from djinn.accounts.models import User
 from djinn.core.errors import Conflict, NotFound, UserError
 from djinn.executions.models import Execution
 from djinn.runs import engine
@@ -72,7 +74,7 @@ def test_the_new_run_is_of_the_same_definition_and_place_and_tells_what_it_conti
     assert [getattr(new, name) for name in same] == [getattr(old, name) for name in same]
     assert (new.status, new.continues, new.host, new.created_by.username) == ("queued", old, "vm-1", "olga")  # type: ignore[union-attr]
     ((_, data),) = told(new, "run_queued")
-    assert data == {"pipeline": "work", "by": "olga", "continues": old.pk, "reused": 1}
+    assert data == {"pipeline": "work", "by": "olga", "continues": old.pk, "verb": "retry", "reused": 1}
 
 
 def test_the_intent_stands_on_the_old_run() -> None:
@@ -80,6 +82,22 @@ def test_the_intent_stands_on_the_old_run() -> None:
     new = retry_run(run=old, user=make_user("olga"))
     intent = Intent.objects.get()
     assert (intent.run, intent.verb, intent.by.username, intent.details) == (old, "retry", "olga", {"run": new.pk})  # type: ignore[union-attr]
+
+
+VERBS: dict[str, tuple[Callable[[Run, User], Run], dict[str, Any]]] = {
+    "retry": (lambda run, user: retry_run(run=run, user=user), {}),
+    "rerun": (lambda run, user: rerun_from(run=run, step="TEST", user=user), {"from_step": "TEST"}),
+    "restart": (lambda run, user: restart_run(run=run, user=user), {"inputs": {}}),
+}
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_the_old_run_tells_what_was_asked_of_it_and_the_new_one_what_made_it(verb: str) -> None:
+    act, details = VERBS[verb]
+    old = ran()
+    new = act(old, make_user("olga"))
+    assert told(old)[-1] == (f"{verb}_requested", {"by": "olga", "run": new.pk, **details})
+    assert told(new, "run_queued")[0][1]["verb"] == verb
 
 
 def test_the_first_execution_begins_with_the_files_of_the_old_run() -> None:
