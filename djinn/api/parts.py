@@ -45,6 +45,7 @@ class ExplainedOut(serializers.Serializer[Any]):
     blocked_by = ObstacleOut(many=True)
     chain = serializers.ListField(child=serializers.CharField(), help_text="the reasons, down to what all waits for")
     unblocks = serializers.CharField()
+    run = serializers.IntegerField(allow_null=True, help_text="that of a used pipeline; null for the run itself")
 
 
 class ArtifactOut(serializers.Serializer[Any]):

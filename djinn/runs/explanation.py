@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from django.utils import timezone
 
 from djinn.core.liveness import workers_alive
-from djinn.pipelines.flow import Blocked, Blocker, Decision, Start, next_steps
+from djinn.pipelines.flow import Blocked, Decision, Start, next_steps
 from djinn.pipelines.history import named
 from djinn.runs import admission
 from djinn.runs.children import is_paused
@@ -44,10 +44,13 @@ class Explained:
     chain: tuple[str, ...]
     unblocks: str
     """What would let it go on, in words."""
+    run: int | None = None
+    """The run of a used pipeline that it is in; None for the run itself."""
 
 
 def explain(run: Run) -> list[Explained]:
-    """Everything of the run that neither runs nor has ended; empty for a run that has ended.
+    """Everything of the run, and of those of the pipelines that it uses, that neither runs nor has ended; empty for a
+    run that has ended.
 
     Raises `Conflict` when this version cannot read its definition.
     """
@@ -65,7 +68,29 @@ def explain(run: Run) -> list[Explained]:
     )
     rows = run.step_runs.filter(status__in=STEP_OPEN).exclude(status=StepStatus.RUNNING).select_related("execution")
     opened = [_open_step(run, row) for row in rows.order_by("number")]
-    return [*opened, *_not_begun(decisions, {(one.step, one.item): one for one in opened})]
+    used = _in_used_pipelines(run)
+    stuck = {one.step: [f"{one.step}: {one.because}"] for one in reversed(opened)}
+    for step, found in used:
+        stuck.setdefault(step, []).extend(_roots(step, found))
+    return [*opened, *_not_begun(decisions, stuck), *(one for _, found in used for one in found)]
+
+
+def _in_used_pipelines(run: Run) -> list[tuple[str, list[Explained]]]:
+    """By each running step that uses a pipeline: what does not run in that one."""
+    rows = Run.objects.filter(parent__run=run, parent__status=StepStatus.RUNNING).select_related("parent")
+    return [
+        (child.parent.step, [replace(one, run=one.run or child.pk) for one in explain(child)])
+        for child in rows.order_by("parent__number")
+        if child.parent is not None
+    ]
+
+
+def _roots(step: str, found: list[Explained]) -> Iterator[str]:
+    """The reasons in a used pipeline behind which there is no other step, for the chains that end at its step."""
+    for one in found:
+        if any(obstacle.kind != "step" for obstacle in one.blocked_by):
+            where = f"{step}, run {one.run}"
+            yield f"{where}, {named(one.step, one.item)}: {one.because}" if one.step else f"{where}: {one.because}"
 
 
 def _not_admitted(run: Run) -> Explained | None:
@@ -79,7 +104,7 @@ def _not_admitted(run: Run) -> Explained | None:
     return Explained("", "", "queued", "; ".join(texts), tuple(found), texts, _unblocks(found))
 
 
-def _not_begun(decisions: tuple[Decision, ...], opened: dict[tuple[str, str], Explained]) -> Iterator[Explained]:
+def _not_begun(decisions: tuple[Decision, ...], stuck: dict[str, list[str]]) -> Iterator[Explained]:
     blocked = [decision for decision in decisions if isinstance(decision, Blocked) and decision.blockers]
     reasons = {decision.step: decision for decision in blocked}
     for decision in decisions:
@@ -87,13 +112,13 @@ def _not_begun(decisions: tuple[Decision, ...], opened: dict[tuple[str, str], Ex
             yield Explained(decision.step, decision.item, "ready", decision.because, (), (), "it is about to start")
     for decision in blocked:
         found = [Obstacle(one.kind, one.text, one.step, one.item) for one in decision.blockers]
-        chain = tuple(_chain(decision, reasons, opened))
+        chain = tuple(_chain(decision, reasons, stuck))
         yield Explained(
             decision.step, decision.item, "not started", decision.because, tuple(found), chain, _unblocks(found)
         )
 
 
-def _chain(decision: Blocked, reasons: dict[str, Blocked], opened: dict[tuple[str, str], Explained]) -> Iterator[str]:
+def _chain(decision: Blocked, reasons: dict[str, Blocked], stuck: dict[str, list[str]]) -> Iterator[str]:
     """The reasons from this step down to what is open, each once."""
     waiting, seen = [decision], {decision.step}
     while waiting:
@@ -105,12 +130,7 @@ def _chain(decision: Blocked, reasons: dict[str, Blocked], opened: dict[tuple[st
                 if blocker.step in reasons:
                     waiting.append(reasons[blocker.step])
                 else:
-                    yield _state_of(blocker, opened)
-
-
-def _state_of(blocker: Blocker, opened: dict[tuple[str, str], Explained]) -> str:
-    found = [one for (step, _), one in opened.items() if step == blocker.step]
-    return f"{blocker.step}: {found[0].because}" if found else f"{blocker.step} is running"
+                    yield from stuck.get(blocker.step) or [f"{blocker.step} is running"]
 
 
 def _open_step(run: Run, row: StepRun) -> Explained:

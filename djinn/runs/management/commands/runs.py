@@ -81,6 +81,7 @@ class Command(OperatingCommand):
         self.say(f"Run {run.pk} of {run.pipeline}: {run.get_status_display().lower()}.")
         for one in found:
             name = (f"{one.step}[{one.item}]" if one.item else one.step) or "the run"
+            name = f"run {one.run}, {name}" if one.run else name
             self.say(f"{name} ({one.state}): {one.because}")
             self.say("".join(f"    {line}\n" for line in one.chain) + f"    until {one.unblocks}")
         if not found:
