@@ -289,6 +289,14 @@ TABLE: dict[str, tuple[tuple[dict[str, JSON], ...], Says]] = {
         (step("A", needs=[]), {**ASK, "needs": ["A"]}, step("B", needs=["A"]), step("C", needs=["ASK", "B"])),
         {"ASK": [Answer("approved", seconds=500)], "B": [ok(5)]},
     ),
+    "work before an approval": (
+        (step("B", when="true"), {**ASK, "when": "true"}, step("C", needs=["B", "ASK"])),
+        {"ASK": [Answer("approved", seconds=500)]},
+    ),
+    "two approvals at once": (
+        ({**ASK, "when": "true"}, {**ASK, "id": "TOO", "approve": True, "when": "true"}, step("C", needs=["ASK", "TOO"])),
+        {"ASK": [Answer("approved", seconds=50)], "TOO": [Answer("approved", seconds=90)]},
+    ),
     "a rejection that is tolerated": (
         ({**ASK, "continueOnError": True}, step("B", needs=["ASK"]), step("C", when="true")),
         {"ASK": [Answer("rejected", seconds=5)]},
@@ -296,7 +304,7 @@ TABLE: dict[str, tuple[tuple[dict[str, JSON], ...], Says]] = {
     "a used pipeline": (
         (step("A", outputs=["V"], onComplete="USE"),
          {"id": "USE", "uses": "inner", "with": {"x": "{{ V }}"}, "outputs": ["R"], "onComplete": "B"}, step("B")),
-        {"USE": [ok(R="r")]},
+        {"USE": [ok(R="r", OTHER="not taken over")]},
     ),
     "a used pipeline that fails": (({"id": "USE", "uses": "inner", "with": {"x": "1"}},), {"USE": [bad("child")]}),
     "a used pipeline beside work": (
