@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from django.core.management import call_command
 
@@ -14,11 +16,11 @@ from tests.make import begin, step, work, write_pipeline
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("home")]
 
-ASK = {"id": "ASK", "approve": {"by": ["operator"]}, "input": "Ship?"}
-USE = {"id": "USE", "uses": "part", "onComplete": "END"}
+ASK: dict[str, Any] = {"id": "ASK", "approve": {"by": ["operator"]}, "input": "Ship?"}
+USE: dict[str, Any] = {"id": "USE", "uses": "part", "onComplete": "END"}
 
 
-def using(*steps: dict[str, object], **part: object) -> tuple[Run, Run]:
+def using(*steps: dict[str, Any], **part: Any) -> tuple[Run, Run]:
     """A run whose step uses a pipeline of these steps, and that one's run."""
     write_pipeline(*steps, name="part", **part)
     run = begin(USE, step("END"))

@@ -164,7 +164,7 @@ def test_text_for_an_agent_whose_last_prompt_is_made_is_too_late() -> None:
 
 
 @pytest.mark.parametrize("whom", [{"step": "WRITE"}, {"agent": AGENT}])
-def test_text_that_comes_while_the_prompt_is_made_waits_and_is_too_late(whom: dict[str, str]) -> None:
+def test_text_that_comes_while_the_prompt_is_made_waits_and_is_too_late(whom: dict[str, Any]) -> None:
     run = begin(write())
     unprepared(run)
     refused: list[str] = []
