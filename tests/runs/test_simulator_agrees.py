@@ -294,7 +294,8 @@ TABLE: dict[str, tuple[tuple[dict[str, JSON], ...], Says]] = {
         {"ASK": [Answer("approved", seconds=500)]},
     ),
     "two approvals at once": (
-        ({**ASK, "when": "true"}, {**ASK, "id": "TOO", "approve": True, "when": "true"}, step("C", needs=["ASK", "TOO"])),
+        ({**ASK, "when": "true"}, {**ASK, "id": "TOO", "approve": True, "when": "true"},
+         step("C", needs=["ASK", "TOO"])),
         {"ASK": [Answer("approved", seconds=50)], "TOO": [Answer("approved", seconds=90)]},
     ),
     "a rejection that is tolerated": (
