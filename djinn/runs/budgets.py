@@ -48,6 +48,8 @@ def seconds_left(run: Run) -> int | None:
     by `stop_overdue` when all is used; each of them may go over by the pause between two sweeps and the time to stop.
     Not counted are the wait for a worker, pauses, and getting the image and the files.
     """
+    if run.parent_id is None and not (run.definition.get("budget") or {}).get("minutes"):
+        return None
     left = {above: _left(above, minutes) for above, minutes in _bounded({run.pk}).items()}
     if not left:
         return None

@@ -22,7 +22,7 @@ from djinn.executions.services import give_up
 from djinn.executions.states import FINAL
 from djinn.runs.admission import first_ones
 from djinn.runs.approvals import expire_due, ring_decided
-from djinn.runs.budgets import close_forsaken_calls
+from djinn.runs.budgets import close_forsaken_calls, stop_overdue
 from djinn.runs.children import DEEPEST
 from djinn.runs.dispatch import (
     CONTROL,
@@ -65,6 +65,7 @@ def sweep() -> int:
         fault("sweep.before_commit")
     expire_due()  # in turns of their own: the transaction above holds rows that a turn must not wait for
     close_forsaken_calls()
+    stop_overdue()
     if rung:
         log.info("swept", rung=rung)
     return rung

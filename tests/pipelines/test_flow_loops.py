@@ -13,7 +13,7 @@ Gives = Mapping[str, Mapping[str, JSON] | list[Mapping[str, JSON]]]
 
 
 def walked(text: str, gives: Gives, *, most: int = 200) -> tuple[list[str], list[JSON], Finish]:
-    """The tries in order, the `completed_items` of each, and the end. A step's outputs may differ from visit to visit."""
+    """The tries in order, the `completed_items` of each, and the end. A list of outputs is for one visit each."""
     pipeline = load_text(text, file="a.yaml").pipeline
     history: list[Past] = []
     seen: list[JSON] = []
@@ -147,7 +147,8 @@ def test_an_item_is_not_tried_again_once_another_one_has_failed_for_good() -> No
     pipeline = load_text(
         "id: g\nsteps: [{id: A, run: x, foreach: {over: '[1, 2]'}, retries: {max: 1, on: [timeout]}}]", file="a.yaml"
     ).pipeline
-    failed = [Past("A", 1, 1, Status.FAILED, reason, {}, item, 1) for reason, item in (("error", "0"), ("timeout", "1"))]
+    reasons = (("error", "0"), ("timeout", "1"))
+    failed = [Past("A", 1, 1, Status.FAILED, reason, {}, item, 1) for reason, item in reasons]
     (decision,) = next_steps(pipeline, failed)
     assert isinstance(decision, Finish)
     assert (decision.status, decision.step) == ("failed", "A")
