@@ -316,7 +316,8 @@ def test_a_restart_begins_afresh_with_changed_inputs_and_the_pipeline_as_it_is_n
     new = restart_run(run=old, inputs={"times": "3"}, user=make_user("olga"))
     assert (new.inputs, new.continues, new.step_runs.count()) == ({"word": "a", "times": 3}, old, 0)
     assert [row[0] for row in history(work(new))] == ["OTHER"]
-    assert told(new, "run_queued")[0][1] == {"pipeline": "work", "by": "olga", "continues": old.pk}
+    data = {"pipeline": "work", "by": "olga", "continues": old.pk, "verb": "restart"}
+    assert told(new, "run_queued")[0][1] == data
     assert Intent.objects.get().details == {"run": new.pk, "inputs": {"times": "3"}}
 
 
