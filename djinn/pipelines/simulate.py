@@ -9,10 +9,10 @@ from itertools import islice
 from djinn.pipelines.flow import Start
 from djinn.pipelines.graph import in_order
 from djinn.pipelines.schema import JSON, Pipeline
-from djinn.pipelines.simulate_branches import Branch, branches_of, seen_in
-from djinn.pipelines.simulate_plans import GraphPlans, Plan, RoutedPlans, answers_of
-from djinn.pipelines.simulate_play import Answer, Answers, Ask, Event, Played, play
-from djinn.pipelines.simulate_values import Values
+from djinn.pipelines.simulation.branches import Branch, branches_of, seen_in
+from djinn.pipelines.simulation.plans import GraphPlans, Plan, RoutedPlans, answers_of
+from djinn.pipelines.simulation.play import Answer, Answers, Ask, Event, Played, play
+from djinn.pipelines.simulation.values import Values
 
 __all__ = ["Answer", "Answers", "Ask", "Branch", "Coverage", "Event", "Played", "Walk", "explore", "play"]
 

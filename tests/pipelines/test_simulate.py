@@ -8,7 +8,7 @@ import pytest
 
 from djinn.pipelines.loader import load_folder, load_text
 from djinn.pipelines.simulate import Answer, Coverage, explore, play
-from djinn.pipelines.simulate_report import missing, story
+from djinn.pipelines.simulation.report import missing, story
 
 PIPELINES = Path(__file__).resolve().parents[2] / "pipelines"
 LOOPS = """\

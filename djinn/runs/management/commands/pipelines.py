@@ -17,7 +17,7 @@ from djinn.pipelines.loaded import Catalogue, Loaded
 from djinn.pipelines.loader import load_file, load_folder
 from djinn.pipelines.schema import JSON, Pipeline
 from djinn.pipelines.simulate import Coverage, explore
-from djinn.pipelines.simulate_report import missing, story
+from djinn.pipelines.simulation.report import missing, story
 
 
 class Command(BaseCommand):

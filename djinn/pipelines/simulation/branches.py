@@ -11,9 +11,9 @@ from djinn.pipelines.flow import Finish, Past, Skip, Start, Status, Tell, folded
 from djinn.pipelines.history import Decision
 from djinn.pipelines.routed import matched
 from djinn.pipelines.schema import Pipeline, Step
-from djinn.pipelines.simulate_play import Played, Verdict
-from djinn.pipelines.simulate_routes import circles, routes_by_results
-from djinn.pipelines.simulate_values import Values
+from djinn.pipelines.simulation.play import Played, Verdict
+from djinn.pipelines.simulation.routes import circles, routes_by_results
+from djinn.pipelines.simulation.values import Values
 
 BEGINS, NO_KEY, GOES_ON, TOLD = "it begins", "no key matches", "the run goes on to it", "the agent is told"
 ASKS_TOO_OFTEN, COMES_TOO_OFTEN = "it asks for another try too often", "the token comes too often"

@@ -15,8 +15,8 @@ from djinn.pipelines.items import NoItems, items_of
 from djinn.pipelines.readers import Wrong
 from djinn.pipelines.routed import matched
 from djinn.pipelines.schema import JSON, Input, Pipeline, Step
-from djinn.pipelines.simulate_demands import ITEM, Demand, Place, demands_of, demands_of_condition
-from djinn.pipelines.simulate_samples import Schema, part_of, sampled
+from djinn.pipelines.simulation.demands import ITEM, Demand, Place, demands_of, demands_of_condition
+from djinn.pipelines.simulation.samples import Schema, part_of, sampled
 
 Assignment = Mapping[Place, JSON]
 """Values that are chosen for some places; for a list, how many items it has."""

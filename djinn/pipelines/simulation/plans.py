@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from djinn.pipelines.flow import folded
 from djinn.pipelines.names import ancestors_of
 from djinn.pipelines.schema import JSON, Pipeline, Step
-from djinn.pipelines.simulate_branches import (
+from djinn.pipelines.simulation.branches import (
     ASKS_TOO_OFTEN,
     COMES_TOO_OFTEN,
     FAILS,
@@ -24,10 +24,10 @@ from djinn.pipelines.simulate_branches import (
     Branch,
     failure_of,
 )
-from djinn.pipelines.simulate_demands import Place, demands_of_condition
-from djinn.pipelines.simulate_play import Answer, Answers, Ask, Verdict
-from djinn.pipelines.simulate_routes import Choice, Edges, circles, edges_of, round_trip, soonest, way_to
-from djinn.pipelines.simulate_values import Values
+from djinn.pipelines.simulation.demands import Place, demands_of_condition
+from djinn.pipelines.simulation.play import Answer, Answers, Ask, Verdict
+from djinn.pipelines.simulation.routes import Choice, Edges, circles, edges_of, round_trip, soonest, way_to
+from djinn.pipelines.simulation.values import Values
 
 ALWAYS = 1_000_000
 _COUNTS = {NONE: 0, ONE: 1, SEVERAL: 2}
