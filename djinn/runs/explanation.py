@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime
 
 from django.utils import timezone
 
@@ -186,4 +186,4 @@ def _unblocks(obstacles: list[Obstacle]) -> str:
 
 
 def _shown(at: datetime) -> str:
-    return at.isoformat(timespec="seconds")
+    return f"{at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
