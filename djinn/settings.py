@@ -119,7 +119,7 @@ CELERY_BROKER_TRANSPORT_OPTIONS = {
     "socket_connect_timeout": 3,
     "health_check_interval": 10,
     "visibility_timeout": 3600,
-    "global_keyprefix": "djinn-",
+    "global_keyprefix": env.str("DJINN_BROKER_PREFIX", default="djinn-"),
 }
 CELERY_TASK_IGNORE_RESULT = True
 CELERY_TASK_ACKS_LATE = False

@@ -7,6 +7,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import redis
 import yaml
 from django.conf import settings
 from django.db import transaction
@@ -113,6 +114,17 @@ def told(run: Run, *types: str) -> list[tuple[str, dict[str, Any]]]:
     """The run's log: type and data of each event, only of some types when they are named."""
     events = read_after(run.stream, 0, limit=100_000)
     return [(event.type, dict(event.data)) for event in events if not types or event.type in types]
+
+
+def empty_queues(*names: str) -> None:
+    """Forget the messages that other tests have left in queues: the sweep rings less when there are many."""
+    with redis.Redis.from_url(settings.REDIS_URL) as client:
+        client.delete(*map(queue_key, ("control", "agents", *names)))
+
+
+def queue_key(name: str) -> str:
+    """Where the broker keeps a queue."""
+    return f"{settings.CELERY_BROKER_TRANSPORT_OPTIONS['global_keyprefix']}{name}"
 
 
 # --- Executions -------------------------------------------------------------------------------------------------------

@@ -47,6 +47,9 @@ def _stop(supervisor: Supervisor, home: Path, owner: int) -> None:
         shutil.rmtree(home, ignore_errors=True)
 
 
+# All workers of pytest-xdist share one Redis; each has queues of its own there.
+os.environ["DJINN_BROKER_PREFIX"] = f"djinn-{os.environ.get('PYTEST_XDIST_WORKER', 'tests')}-"
+
 if "PYTEST_XDIST_WORKER" not in os.environ and "DJINN_TEST_SERVERS" not in os.environ:
     os.environ["DJINN_TEST_SERVERS"] = "started"
     start()

@@ -165,6 +165,7 @@ def _mark_running(step_run: StepRun, lease: leases.Lease) -> None:
         append(step_run.run.stream, [NewEvent("step_adopted", {**tags(step_run), "lease": lease.token})])
     else:
         request_stop(execution_id=lease.execution_id, reason=Reason.CANCELLED)
+    fault("running.before_commit")
 
 
 # --- Settling ---------------------------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from djinn.core import tasks
 from djinn.core.dispatch import drop_queue, ring_canary
 from djinn.core.liveness import become_worker, queue_of, worker_views, workers_alive
 from djinn.core.models import WorkerBeat
-from tests.make import claimed, expire, make_execution
+from tests.make import claimed, expire, make_execution, queue_key
 
 pytestmark = [pytest.mark.django_db, pytest.mark.xdist_group("canaries")]
 
@@ -33,10 +33,10 @@ def nobody() -> Iterator[None]:
 def broker(settings: Settings) -> Iterator[Any]:
     """The tests' Redis, without canaries."""
     with redis.Redis.from_url(settings.REDIS_URL, socket_timeout=5) as client:
-        names = [b"djinn-agents", *client.keys("djinn-canary@*")]
+        names = [queue_key("agents").encode(), *client.keys(queue_key("canary@*"))]
         client.delete(*names)
         yield client
-        client.delete(b"djinn-agents", *(client.keys("djinn-canary@*") or [b"none"]))
+        client.delete(queue_key("agents").encode(), *(client.keys(queue_key("canary@*")) or [b"none"]))
 
 
 def beat(worker: str, kind: str, *, host: str = "here", silent: float = 0.0) -> None:
@@ -80,13 +80,13 @@ def test_every_known_worker_is_asked_in_its_own_queue_and_the_unknown_in_the_sha
     beat("agents@a", "agents")
     become_worker("control@a", ["control"])
     tasks.call_canaries()
-    assert (broker.llen("djinn-agents") >= 1, broker.llen("djinn-canary@agents@a")) == (True, 1)
+    assert (broker.llen(queue_key("agents")) >= 1, broker.llen(queue_key("canary@agents@a"))) == (True, 1)
     assert workers_alive("control")
 
 
 def test_a_queue_that_nobody_reads_holds_one_canary(broker: Any) -> None:
     assert [ring_canary("canary@gone") for _ in range(3)] == [True, False, False]
-    assert broker.llen("djinn-canary@gone") == 1
+    assert broker.llen(queue_key("canary@gone")) == 1
 
 
 def test_a_worker_that_is_silent_for_long_is_forgotten_with_its_queue(broker: Any) -> None:
@@ -96,7 +96,7 @@ def test_a_worker_that_is_silent_for_long_is_forgotten_with_its_queue(broker: An
     become_worker("control@a", ["control"])
     tasks.call_canaries()
     assert [view.worker for view in worker_views()] == ["agents@late", "control@a"]
-    assert broker.llen("djinn-canary@agents@gone") == 0
+    assert broker.llen(queue_key("canary@agents@gone")) == 0
 
 
 # --- Who lives --------------------------------------------------------------------------------------------------------

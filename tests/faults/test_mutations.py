@@ -37,11 +37,22 @@ from runtime_image.djinn_runtime.protocol import Brief, dump_brief
 from tests.faults import mutants
 from tests.faults.harness import diary
 from tests.faults.inside import OWNER, Inside
-from tests.make import begin, claimed, expire, journal, played, prepared, step, tell, work
+from tests.make import begin, claimed, empty_queues, expire, journal, played, prepared, step, tell, work
 from tests.runs.test_messages import age
 from tests.stack.live import wait_for
 
-pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.timeout(120)]
+pytestmark = [
+    pytest.mark.django_db(transaction=True),
+    pytest.mark.timeout(120),
+    pytest.mark.xdist_group("messages"),
+    pytest.mark.usefixtures("quiet"),
+]
+
+
+@pytest.fixture
+def quiet() -> None:
+    empty_queues()
+
 
 SWEPT_SECONDS = 5.0
 """Longer than anything has to wait before a sweep takes it for forgotten, but for what `age` makes older."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +16,9 @@ from djinn.runner.docker_options import runtime_digest
 from djinn.runner.image import BuildFailed, ensure_image, image_digest
 
 BASE = "debian:bookworm-slim"
-TAG = "djinn-image-test:1"
+WORKER = os.environ.get("PYTEST_XDIST_WORKER", "alone")
+TAG = f"djinn-image-test:{WORKER}"
+pytestmark = pytest.mark.xdist_group("image")
 
 
 @pytest.fixture
@@ -24,6 +27,7 @@ def context(tmp_path: Path, docker_engine: str) -> Iterator[Path]:
     place = tmp_path / "context"
     for folder in ("certificates", "djinn_runtime"):
         (place / folder).mkdir(parents=True)
+    (place / "djinn_runtime" / "whose").write_text(WORKER)  # no two workers make, and remove, the same image
     (place / "Dockerfile").write_text(
         "ARG BASE_IMAGE=scratch\nFROM ${BASE_IMAGE}\n"
         "COPY certificates/ /certificates/\nCOPY djinn_runtime /djinn_runtime\n"

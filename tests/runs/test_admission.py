@@ -25,7 +25,7 @@ from djinn.runs.schedules import Wanted, create_schedule, start_now
 from djinn.runs.services import cancel_run, start_run
 from djinn.runs.states import RunStatus
 from djinn.runs.sweep import sweep
-from tests.make import begin, make_user, step, told, write_pipeline
+from tests.make import begin, make_user, queue_key, step, told, write_pipeline
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("home")]
 
@@ -420,15 +420,15 @@ def assert_row_is_free_while_it_waits(run: Run, action: Callable[[], object]) ->
 def rung(settings: Any) -> Iterator[Callable[[], list[str]]]:
     """What was rung for since the test asked last: arguments of the messages in the control workers' queue."""
     with redis.Redis.from_url(settings.REDIS_URL, socket_timeout=5) as client:
-        client.delete("djinn-control")
+        client.delete(queue_key("control"))
 
         def read() -> list[str]:
-            messages = client.lrange("djinn-control", 0, -1)
-            client.delete("djinn-control")
+            messages = client.lrange(queue_key("control"), 0, -1)
+            client.delete(queue_key("control"))
             return [json.loads(message)["headers"]["argsrepr"] for message in reversed(messages)]
 
         yield read
-        client.delete("djinn-control")
+        client.delete(queue_key("control"))
 
 
 @pytest.mark.xdist_group("control-queue")

@@ -19,12 +19,34 @@ from djinn.runs.dispatch import CROWD, QUIET
 from djinn.runs.models import Run
 from djinn.runs.states import RUN_FINAL
 from djinn.runs.sweep import FEW, LOCK, sweep
-from tests.make import begin, failed, history, open_steps, played, state_of, step, succeeded, told, work
+from tests.make import (
+    begin,
+    empty_queues,
+    failed,
+    history,
+    open_steps,
+    played,
+    queue_key,
+    state_of,
+    step,
+    succeeded,
+    told,
+    work,
+)
 
-pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("home")]
+pytestmark = [
+    pytest.mark.django_db(transaction=True),
+    pytest.mark.usefixtures("home", "quiet"),
+    pytest.mark.xdist_group("messages"),
+]
 
 STEP_TASKS = (tasks.prepare_step, tasks.execute_step, tasks.settle_step)
 UNKNOWN = 10**9
+
+
+@pytest.fixture
+def quiet() -> None:
+    empty_queues()
 
 
 def branching() -> Run:
@@ -226,7 +248,7 @@ def test_a_sweep_leaves_the_work_to_one_that_is_at_it() -> None:
 @pytest.fixture
 def queues(settings: Any) -> Iterator[redis.Redis]:
     """The broker, with nothing in the queues of the tests."""
-    names = ("djinn-agents@full", "djinn-control")
+    names = (queue_key("agents@full"), queue_key("control"))
     with redis.Redis.from_url(settings.REDIS_URL) as client:
         client.delete(*names)
         yield client
@@ -245,11 +267,11 @@ def prepared() -> Execution:
 
 def test_the_sweep_does_not_fill_the_broker_for_steps_that_wait_for_a_free_place(queues: redis.Redis) -> None:
     prepared()
-    while queues.llen("djinn-agents@full") < QUIET:
+    while queues.llen(queue_key("agents@full")) < QUIET:
         assert sweep() == 1
-        queues.rpush("djinn-agents@full", *["x"] * 24)
+        queues.rpush(queue_key("agents@full"), *["x"] * 24)
     assert sweep() == 0
-    queues.delete("djinn-agents@full")
+    queues.delete(queue_key("agents@full"))
     assert sweep() == 1
 
 
@@ -260,7 +282,7 @@ def test_the_sweep_rings_for_a_silent_worker_until_the_queue_is_crowded(queues: 
             "UPDATE executions_execution SET lease_token = 1, lease_expires_at = clock_timestamp() WHERE id = %s",
             [execution.pk],
         )
-    queues.rpush("djinn-agents@full", *["x"] * (CROWD - 1))
+    queues.rpush(queue_key("agents@full"), *["x"] * (CROWD - 1))
     assert sweep() == 1
     assert sweep() == 0
 
@@ -269,9 +291,9 @@ def test_the_sweep_rings_for_a_few_only_while_the_control_workers_are_behind(que
     for _ in range(FEW + 5):
         begin(step("A"))
     age(4)
-    queues.delete("djinn-control")
+    queues.delete(queue_key("control"))
     assert sweep() == FEW + 5
-    queues.rpush("djinn-control", *["x"] * QUIET)
+    queues.rpush(queue_key("control"), *["x"] * QUIET)
     assert sweep() == FEW
 
 

@@ -22,7 +22,7 @@ from psycopg.rows import dict_row
 from djinn.core.installation.paths import PROJECT, Installation
 from djinn.core.installation.stack import free_port
 
-OURS = ("DATABASE_URL", "REDIS_URL", "PYTEST_XDIST_WORKER", "DJINN_TEST_SERVERS")
+OURS = ("DATABASE_URL", "REDIS_URL", "DJINN_BROKER_PREFIX", "PYTEST_XDIST_WORKER", "DJINN_TEST_SERVERS")
 UP_SECONDS = 90.0
 RUN_SECONDS = 90.0
 
