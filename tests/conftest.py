@@ -6,11 +6,16 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 from pytest_django import Settings
 
 from djinn.core.installation.paths import Installation
 from djinn.executions import places
+
+# How long it takes to make an example says more about the machine's other work than about the test.
+hypothesis.settings.register_profile("djinn", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("djinn")
 
 
 @pytest.fixture
