@@ -14,8 +14,9 @@ from djinn.executions.services import drop_unclaimed, request_stop
 from djinn.executions.states import FINAL, Reason
 from djinn.pipelines.flow import Blocked, Decision, Finish, Refuse, Skip, Start, Status, Tell, folded, next_steps
 from djinn.runs import admission, approvals
-from djinn.runs.children import cancel_child, is_paused
+from djinn.runs.children import cancel_child, hear_from_above
 from djinn.runs.dispatch import ring_settle
+from djinn.runs.holds import is_paused
 from djinn.runs.models import StepRun
 from djinn.runs.notes import tell_agent
 from djinn.runs.states import RUN_MOVES, STEP_OPEN, RunStatus, StepStatus
@@ -29,6 +30,7 @@ DECISION, COMMENT = "DECISION", "COMMENT"
 
 def advance(turn: Turn) -> None:
     """Do what the flow decides now, until it has nothing more to say but what waits for what."""
+    hear_from_above(turn)
     if turn.run.cancel_requested_at is not None:
         _stop_open_steps(turn)
     elif turn.run.status == RunStatus.QUEUED and not admission.admit(turn.run):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import datetime
 from typing import Any
 
 import structlog
@@ -23,8 +24,9 @@ from djinn.pipelines.names import outputs_of
 from djinn.pipelines.schema import Step, from_snapshot
 from djinn.pipelines.structured import outputs_from
 from djinn.runs.advance import advance
-from djinn.runs.children import cancel_child, is_paused, lineage
+from djinn.runs.children import cancel_child
 from djinn.runs.dispatch import ring_execute, ring_settle
+from djinn.runs.holds import Hold, cancelled_at, hold_on, lineage
 from djinn.runs.models import Run, StepRun
 from djinn.runs.preparing import prepare_step, set_going
 from djinn.runs.selectors import history_of
@@ -57,14 +59,14 @@ def execute_step(step_run_id: int) -> None:
     A ring says that something waits, not what: the most urgent one is taken.
     """
     for chosen in _candidates(_open_step_run(step_run_id)):
-        lease = _claim(chosen)
+        lease = _claim(chosen) if _is_for_this_host(chosen) else None
         if lease is not None:
             break
     else:
         return
+    fault("claim.after")
     with structlog.contextvars.bound_contextvars(run=chosen.run_id, step_run=chosen.pk, step=chosen.step):
         log.info("execution_claimed", execution=lease.execution_id, lease=lease.token)
-        _mark_running(chosen, lease)
         see_through(lease, present_runner())
     if chosen.pk != step_run_id:
         ring_settle(chosen.pk)
@@ -134,38 +136,47 @@ def _candidates(rung: StepRun | None) -> Iterator[StepRun]:
         yield rung
 
 
-def _claim(step_run: StepRun) -> leases.Lease | None:
-    if step_run.execution_id is None or not _may_claim(step_run):
-        return None
-    return leases.claim(step_run.execution_id, owner=settings.WORKER_NAME, host=settings.HOST_NAME)
-
-
-def _may_claim(step_run: StepRun) -> bool:
-    """Whether this host is the run's, and nobody holds new work back. The first host that asks becomes the run's."""
+def _is_for_this_host(step_run: StepRun) -> bool:
+    """Whether this host is the run's. The first host that asks becomes it."""
     outermost = lineage(step_run.run)[-1]
     if not outermost.host:
         Run.objects.filter(pk=outermost.pk, host="").update(host=settings.HOST_NAME)
         outermost.refresh_from_db(fields=["host"])
     if outermost.host != settings.HOST_NAME:
         ring_execute(step_run.pk, host=outermost.host)
-        return False
-    is_new = step_run.status == StepStatus.QUEUED
-    return not (is_new and is_paused(step_run.run))
+    return outermost.host == settings.HOST_NAME
 
 
 @transaction.atomic
-def _mark_running(step_run: StepRun, lease: leases.Lease) -> None:
-    """Move to RUNNING at the first claim; a later claim, after a worker's death, is told in the log.
+def _claim(step_run: StepRun) -> leases.Lease | None:
+    """The lease, unless the run is held; the step run moves to RUNNING with the first one, in the same transaction.
 
-    When the step run has ended meanwhile, its execution shall stop before anything of it begins.
+    The run's lock makes an order: a pause or cancel either is seen here, or sees the claim. What nobody has ever
+    claimed is left to the cancel's own turn; what somebody has is claimed to be stopped.
     """
+    hold = hold_on(step_run.run_id)
+    locked = StepRun.objects.select_for_update(of=("self",)).select_related("execution").get(pk=step_run.pk)
+    execution = locked.execution
+    if execution is None or locked.is_final:
+        return None
+    is_new = locked.status == StepStatus.QUEUED
+    if is_new and (hold is Hold.PAUSE or (hold is Hold.STOP and not execution.lease_token)):
+        return None
+    if hold is Hold.STOP:
+        request_stop(execution_id=execution.pk, reason=Reason.CANCELLED)
+    lease = leases.claim(execution.pk, owner=settings.WORKER_NAME, host=settings.HOST_NAME)
+    if lease is not None and not (hold is Hold.STOP and is_new):
+        _mark_running(step_run, lease)
+    fault("running.before_commit")
+    return lease
+
+
+def _mark_running(step_run: StepRun, lease: leases.Lease) -> None:
+    """Move to RUNNING at the first claim; a later claim, after a worker's death, is told in the log."""
     if transition(step_run, StepStatus.RUNNING, moves=STEP_MOVES, started_at=DatabaseClock()):
         append(step_run.run.stream, [NewEvent("step_started", {**tags(step_run), "host": settings.HOST_NAME})])
-    elif StepRun.objects.filter(pk=step_run.pk, status__in=STEP_OPEN).exists():
-        append(step_run.run.stream, [NewEvent("step_adopted", {**tags(step_run), "lease": lease.token})])
     else:
-        request_stop(execution_id=lease.execution_id, reason=Reason.CANCELLED)
-    fault("running.before_commit")
+        append(step_run.run.stream, [NewEvent("step_adopted", {**tags(step_run), "lease": lease.token})])
 
 
 # --- Settling ---------------------------------------------------------------------------------------------------------
@@ -181,6 +192,8 @@ def _settle(turn: Turn, step_run: StepRun) -> bool:
 def _settle_execution(turn: Turn, step_run: StepRun, execution: Execution) -> bool:
     outcome: dict[str, Any] = execution.outcome or {}
     is_success = execution.status == ExecutionStatus.EXITED and not execution.reason
+    if is_success and _came_too_late(turn, execution.ended_at):
+        return _cancel_late(turn, step_run, f"execution {execution.pk}")
     status = StepStatus.SUCCEEDED if is_success else StepStatus.FAILED
     if execution.reason == Reason.CANCELLED:
         status = StepStatus.CANCELLED
@@ -195,6 +208,17 @@ def _settle_execution(turn: Turn, step_run: StepRun, execution: Execution) -> bo
     )
 
 
+def _came_too_late(turn: Turn, ended_at: datetime | None) -> bool:
+    """Whether a cancel was stored before this success was: then it is none."""
+    cancelled = cancelled_at(turn.run)
+    return cancelled is not None and ended_at is not None and ended_at > cancelled
+
+
+def _cancel_late(turn: Turn, step_run: StepRun, what: str) -> bool:
+    message = f"cancelled; {what} succeeded before it was stopped"
+    return turn.end_step(step_run, StepStatus.CANCELLED, reason=Reason.CANCELLED, message=message)
+
+
 def _outputs(step: Step, outcome: dict[str, Any]) -> dict[str, Any]:
     outputs = outcome.get("outputs")
     found: dict[str, Any] = outputs if isinstance(outputs, dict) else {}
@@ -204,6 +228,8 @@ def _outputs(step: Step, outcome: dict[str, Any]) -> dict[str, Any]:
 
 
 def _settle_child(turn: Turn, step_run: StepRun, child: Run) -> bool:
+    if child.status == RunStatus.SUCCEEDED and _came_too_late(turn, child.ended_at):
+        return _cancel_late(turn, step_run, f"run {child.pk}")
     if child.status == RunStatus.SUCCEEDED:
         step = turn.step_of(step_run)
         found = outputs_of(from_snapshot(child.definition), history_of(child))

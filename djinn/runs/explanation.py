@@ -12,8 +12,8 @@ from djinn.core.liveness import workers_alive
 from djinn.pipelines.flow import Blocked, Decision, Start, next_steps
 from djinn.pipelines.history import named
 from djinn.runs import admission
-from djinn.runs.children import is_paused
 from djinn.runs.definitions import definition_of
+from djinn.runs.holds import is_paused
 from djinn.runs.models import Run, StepRun
 from djinn.runs.selectors import history_of
 from djinn.runs.states import STEP_OPEN, ApprovalStatus, RunStatus, StepStatus

@@ -20,8 +20,8 @@ from djinn.pipelines.schema import Pipeline, Step
 from djinn.pipelines.template import render
 from djinn.runs.budgets import seconds_left
 from djinn.runs.catalogue import model_of
-from djinn.runs.children import lineage
 from djinn.runs.files import place_of
+from djinn.runs.holds import lineage
 from djinn.runs.models import Note, StepRun
 from djinn.runs.notes import notes_for
 from djinn.runs.selectors import attempt_before

@@ -263,6 +263,24 @@ def a_step_that_was_created_after_the_cancel(rested: Rested) -> Iterator[None]:
 
 
 @plants("I6")
+def a_step_that_was_claimed_after_the_cancel(rested: Rested) -> Iterator[None]:
+    stream = f"(SELECT id FROM events_stream WHERE name = 'run-{rested.cancelled}')"
+    query = f"UPDATE events_event SET type = '{{}}' WHERE stream_id = {stream} AND type = '{{}}'"
+    rested.sql(
+        query.format("put_by", "step_started"),
+        f"UPDATE events_stream SET last_seq = last_seq + 1 WHERE id = {stream}",
+        "INSERT INTO events_event (stream_id, seq, type, data)"
+        f" SELECT id, last_seq, 'step_started', '{{\"step\": \"S1\"}}' FROM events_stream WHERE id = {stream}",
+    )
+    yield
+    rested.sql(
+        f"DELETE FROM events_event WHERE stream_id = {stream} AND type = 'step_started'",
+        f"UPDATE events_stream SET last_seq = last_seq - 1 WHERE id = {stream}",
+        query.format("step_started", "put_by"),
+    )
+
+
+@plants("I6")
 def work_that_began_long_after_the_cancel(rested: Rested) -> Iterator[None]:
     def later(text: str) -> str:
         first, *rest = text.splitlines(keepends=True)

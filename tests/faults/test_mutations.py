@@ -31,6 +31,7 @@ from djinn.executions.relay import Relay
 from djinn.executions.states import ExecutionStatus
 from djinn.runs import advance, dispatch, engine
 from djinn.runs.models import Run
+from djinn.runs.services import cancel_run
 from djinn.runs.states import RUN_MOVES, RunStatus
 from djinn.runs.turn import turn_of
 from runtime_image.djinn_runtime.protocol import Brief, dump_brief
@@ -223,6 +224,25 @@ def an_event_comes_after_the_end(inside: Inside) -> set[str]:
     return refused(lambda: tell(run.stream, late)) | inside.broken(run.pk)
 
 
+def a_worker_hears_of_a_step_after_the_cancel(inside: Inside) -> set[str]:
+    """And no control worker lives to apply it before."""
+    run = begin(step("WORK"))
+    number = prepared(run).pk
+    cancel_run(run=run)
+    engine.execute_step(number)
+    return inside.broken(run.pk) - {"I5"}
+
+
+def the_work_ends_between_the_cancel_and_the_stop(inside: Inside) -> set[str]:
+    run = begin(step("WORK"))
+    number = prepared(run).pk
+    engine.execute_step(number)
+    cancel_run(run=run)
+    Run.objects.filter(pk=run.pk).update(cancel_requested_at=run.created_at)
+    engine.settle_step(number)
+    return inside.broken(run.pk)
+
+
 # --- Safeguards -------------------------------------------------------------------------------------------------------
 Scenario = Callable[[Inside], set[str]]
 Mutant = Callable[[], AbstractContextManager[None]]
@@ -277,6 +297,12 @@ SAFEGUARDS = {
         {DATABASE},
     ),
     "sweep": Safeguard(every_message_but_the_sweeps_is_lost, mutants.without_the_sweep, {"I5"}),
+    "claims ask what holds the run": Safeguard(
+        a_worker_hears_of_a_step_after_the_cancel, mutants.without_asking_what_holds_a_run, {"I6"}
+    ),
+    "a success after the cancel is none": Safeguard(
+        the_work_ends_between_the_cancel_and_the_stop, mutants.with_successes_that_come_too_late, {"I6"}
+    ),
     "one start": Safeguard(a_container_is_started_a_second_time, mutants.without_the_guard_of_a_start, {"I3"}),
     "the last record decides": Safeguard(
         an_engine_tells_another_exit_code_than_the_work, mutants.with_exit_codes_that_decide, {"I4"}
