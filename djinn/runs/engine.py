@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
 import structlog
-from django.conf import settings
-from django.db import transaction
 
 from djinn.core.faults import fault
-from djinn.core.transition import transition
-from djinn.events.log import NewEvent, append
-from djinn.executions import lease as leases
-from djinn.executions.lease import DatabaseClock
 from djinn.executions.models import Execution
 from djinn.executions.places import present_runner
 from djinn.executions.services import request_stop
@@ -25,14 +18,14 @@ from djinn.pipelines.schema import Step, from_snapshot
 from djinn.pipelines.structured import outputs_from
 from djinn.runs.advance import advance
 from djinn.runs.children import cancel_child
-from djinn.runs.dispatch import ring_execute, ring_settle
-from djinn.runs.holds import Hold, cancelled_at, hold_on, lineage
+from djinn.runs.claiming import claim_next
+from djinn.runs.dispatch import ring_settle
+from djinn.runs.holds import cancelled_at
 from djinn.runs.models import Run, StepRun
 from djinn.runs.preparing import prepare_step, set_going
 from djinn.runs.selectors import history_of
-from djinn.runs.states import RUN_FINAL, STEP_MOVES, STEP_OPEN, RunStatus, StepStatus
-from djinn.runs.turn import Turn, tags, turn_of
-from djinn.runs.urgency import most_urgent
+from djinn.runs.states import RUN_FINAL, RunStatus, StepStatus
+from djinn.runs.turn import Turn, turn_of
 from runtime_image.djinn_runtime.protocol import ANSWER
 
 __all__ = ["advance_run", "execute_step", "note_crash", "prepare_step", "settle_step"]
@@ -40,7 +33,6 @@ __all__ = ["advance_run", "execute_step", "note_crash", "prepare_step", "settle_
 log = structlog.get_logger(__name__)
 
 MOST_CRASHES = 3
-MOST_LOOKS = 3
 
 
 def advance_run(run_id: int) -> None:
@@ -58,13 +50,10 @@ def execute_step(step_run_id: int) -> None:
 
     A ring says that something waits, not what: the most urgent one is taken.
     """
-    for chosen in _candidates(_open_step_run(step_run_id)):
-        lease = _claim(chosen) if _is_for_this_host(chosen) else None
-        if lease is not None:
-            break
-    else:
+    claimed = claim_next(step_run_id)
+    if claimed is None:
         return
-    fault("claim.after")
+    chosen, lease = claimed
     with structlog.contextvars.bound_contextvars(run=chosen.run_id, step_run=chosen.pk, step=chosen.step):
         log.info("execution_claimed", execution=lease.execution_id, lease=lease.token)
         see_through(lease, present_runner())
@@ -108,75 +97,6 @@ def note_crash(step_run_id: int) -> None:
         message = f"the engine failed {MOST_CRASHES} times on this step; the workers' logs tell why"
         turn.end_step(step_run, StepStatus.FAILED, reason=Reason.ERROR, message=message)
     advance_run(turn.run.pk)  # in a turn of its own: what fails there does not undo the count
-
-
-# --- Executing --------------------------------------------------------------------------------------------------------
-def _open_step_run(step_run_id: int | None) -> StepRun | None:
-    rows = StepRun.objects.select_related("run").filter(status__in=STEP_OPEN, execution__isnull=False)
-    return rows.filter(pk=step_run_id or 0).first()
-
-
-def _candidates(rung: StepRun | None) -> Iterator[StepRun]:
-    """What to claim: the most urgent of what waits, and last what was rung for.
-
-    What was rung for comes first when it has begun, since its worker may be dead. When it is held or has ended, whoever
-    took it may have been rung for another step, which waits for this ring now.
-    """
-    waits = rung is not None and rung.status == StepStatus.QUEUED
-    if rung is not None and not waits:
-        yield rung
-    tried: list[int] = []
-    while len(tried) < MOST_LOOKS:
-        urgent = _open_step_run(most_urgent(settings.HOST_NAME, but=tried))
-        if urgent is None or urgent == rung:
-            break
-        tried.append(urgent.pk)
-        yield urgent
-    if rung is not None and waits:
-        yield rung
-
-
-def _is_for_this_host(step_run: StepRun) -> bool:
-    """Whether this host is the run's. The first host that asks becomes it."""
-    outermost = lineage(step_run.run)[-1]
-    if not outermost.host:
-        Run.objects.filter(pk=outermost.pk, host="").update(host=settings.HOST_NAME)
-        outermost.refresh_from_db(fields=["host"])
-    if outermost.host != settings.HOST_NAME:
-        ring_execute(step_run.pk, host=outermost.host)
-    return outermost.host == settings.HOST_NAME
-
-
-@transaction.atomic
-def _claim(step_run: StepRun) -> leases.Lease | None:
-    """The lease, unless the run is held; the step run moves to RUNNING with the first one, in the same transaction.
-
-    The run's lock makes an order: a pause or cancel either is seen here, or sees the claim. What nobody has ever
-    claimed is left to the cancel's own turn; what somebody has is claimed to be stopped.
-    """
-    hold = hold_on(step_run.run_id)
-    locked = StepRun.objects.select_for_update(of=("self",)).select_related("execution").get(pk=step_run.pk)
-    execution = locked.execution
-    if execution is None or locked.is_final:
-        return None
-    is_new = locked.status == StepStatus.QUEUED
-    if is_new and (hold is Hold.PAUSE or (hold is Hold.STOP and not execution.lease_token)):
-        return None
-    if hold is Hold.STOP:
-        request_stop(execution_id=execution.pk, reason=Reason.CANCELLED)
-    lease = leases.claim(execution.pk, owner=settings.WORKER_NAME, host=settings.HOST_NAME)
-    if lease is not None and not (hold is Hold.STOP and is_new):
-        _mark_running(step_run, lease)
-    fault("running.before_commit")
-    return lease
-
-
-def _mark_running(step_run: StepRun, lease: leases.Lease) -> None:
-    """Move to RUNNING at the first claim; a later claim, after a worker's death, is told in the log."""
-    if transition(step_run, StepStatus.RUNNING, moves=STEP_MOVES, started_at=DatabaseClock()):
-        append(step_run.run.stream, [NewEvent("step_started", {**tags(step_run), "host": settings.HOST_NAME})])
-    else:
-        append(step_run.run.stream, [NewEvent("step_adopted", {**tags(step_run), "lease": lease.token})])
 
 
 # --- Settling ---------------------------------------------------------------------------------------------------------

@@ -24,7 +24,7 @@ from djinn.executions.relay import Relay
 from djinn.executions.states import ExecutionStatus, Reason
 from djinn.runner.base import ContainerState
 from djinn.runner.journal import read_journal
-from djinn.runs import engine, sweep, turn
+from djinn.runs import claiming, engine, sweep, turn
 from djinn.runs.holds import Hold
 from djinn.runs.models import Run
 
@@ -151,7 +151,7 @@ def without_the_sweep() -> Any:
 
 def without_asking_what_holds_a_run() -> Any:
     """A worker claims whatever is queued: in cancelled and paused runs, too."""
-    return replaced(engine, "hold_on", lambda run_id: Hold.NONE)
+    return replaced(claiming, "hold_on", lambda run_id: Hold.NONE)
 
 
 def with_successes_that_come_too_late() -> Any:
