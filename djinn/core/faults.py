@@ -66,7 +66,7 @@ POINTS = frozenset(
         "give_up.before",
         "give_up.after",
         "sweep.before_ring",
-        "sweep.before_commit",
+        "sweep.before_send",
         "hint.before_publish",
         "sse.before_flush",
         "gateway.before_open_call",

@@ -17,7 +17,7 @@ from django.conf import settings
 from django.db.models import DurationField, ExpressionWrapper, F
 from django.db.models.functions import Now
 
-from djinn.core.dispatch import drop_queue, ring_canary
+from djinn.core.dispatch import drop_queues, ring_canaries
 from djinn.core.models import WorkerBeat
 
 log = structlog.get_logger(__name__)
@@ -61,8 +61,7 @@ def become_worker(worker: str, queues: Iterable[str]) -> None:
 
 def introduce_worker() -> None:
     """Have this worker run its first canary as soon as it takes messages."""
-    for worker in {beat.worker for beat in _present}:
-        ring_canary(queue_of(worker))
+    ring_canaries(*{queue_of(beat.worker) for beat in _present})
 
 
 def note_canary() -> None:
@@ -79,8 +78,7 @@ def call_canaries() -> None:
     _forget()
     here = {beat.worker for beat in _present}
     known = set(WorkerBeat.objects.values_list("worker", flat=True))
-    for queue in [Kind.AGENTS.value, *map(queue_of, sorted(known - here))]:
-        ring_canary(queue)
+    ring_canaries(Kind.AGENTS.value, *map(queue_of, sorted(known - here)))
 
 
 def worker_views() -> list[WorkerView]:
@@ -119,7 +117,9 @@ def _view(beat: WorkerBeat, silent_seconds: float, busy: set[str]) -> WorkerView
 
 def _forget() -> None:
     long_silent = Now() - timedelta(seconds=max(FORGET_SECONDS, 10 * settings.SILENT_SECONDS))
-    for beat in WorkerBeat.objects.filter(ran_at__lt=long_silent):
+    forgotten = list(WorkerBeat.objects.filter(ran_at__lt=long_silent))
+    for beat in forgotten:
         beat.delete()
-        drop_queue(queue_of(beat.worker))
         log.info("worker_forgotten", worker=beat.worker, kind=beat.kind)
+    if forgotten:
+        drop_queues(*{queue_of(beat.worker) for beat in forgotten})

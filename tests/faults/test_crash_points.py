@@ -60,7 +60,7 @@ WORKERS: Rules = {
     "stop.after": SELDOM,
     "stop.requested": SELDOM,
     "sweep.before_ring": LATER,
-    "sweep.before_commit": LATER,
+    "sweep.before_send": LATER,
     "hint.before_publish": LATER,
     "sse.before_flush": LATER,
     "gateway.before_open_call": EARLY,

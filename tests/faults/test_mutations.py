@@ -77,9 +77,10 @@ class Sender:
 
     heard: list[tuple[str, int]]
 
-    def __call__(self, message: Any) -> None:
+    def __call__(self, message: Any) -> bool:
         first = message.tasks[0] if hasattr(message, "tasks") else message
         self.heard.append((first.task, first.args[0]))
+        return True
 
 
 # --- Scenarios: each returns what was broken --------------------------------------------------------------------------
