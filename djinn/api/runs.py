@@ -36,6 +36,10 @@ from djinn.runs.states import ApprovalStatus, RunStatus, StepStatus
 
 MOST_EVENTS = 1000
 LONGEST_KEY = 200
+ONCE = (
+    "The same key with the same request gives the run that it started, with 201 again; with another request it is 409."
+    " Each person has keys of their own."
+)
 PARENT = "the run that it is a part of, when its pipeline is a step of another one"
 
 
@@ -177,9 +181,7 @@ class RunViewSet(mixins.ListModelMixin, viewsets.GenericViewSet[Run]):
     @extend_schema(
         request=StartRun,
         responses={201: RunDetail},
-        parameters=[
-            OpenApiParameter("Idempotency-Key", str, "header", description="The same key starts the same run once.")
-        ],
+        parameters=[OpenApiParameter("Idempotency-Key", str, "header", description=ONCE)],
     )
     def create(self, request: Request) -> Response:
         """Start a run."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
 from datetime import datetime
 from typing import Any
 
@@ -19,10 +18,10 @@ from djinn.api.runs import RunDetail
 from djinn.runs.models import Schedule
 from djinn.runs.schedules import (
     Wanted,
-    change_schedule,
     create_schedule,
     delete_schedule,
     next_due,
+    patch_schedule,
     schedules_seen_by,
     start_now,
 )
@@ -94,12 +93,11 @@ class ScheduleViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets
 
     @extend_schema(request=ScheduleIn, responses=ScheduleOut)
     def partial_update(self, request: Request, pk: str) -> Response:
-        """Change what is given. Times that have passed start nothing."""
+        """Change what is given, and nothing else: two changes at once of different things are both kept."""
         schedule = self.get_object()
         given = ScheduleIn(data=request.data, partial=True)
         given.is_valid(raise_exception=True)
-        present = {field.name: getattr(schedule, field.name) for field in fields(Wanted)}
-        changed = change_schedule(schedule=schedule, wanted=Wanted(**{**present, **given.validated_data}))
+        changed = patch_schedule(schedule=schedule, changes=given.validated_data)
         return Response(ScheduleOut(changed).data)
 
     @extend_schema(responses={204: None})

@@ -12,14 +12,14 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from djinn.api.permissions import OperatorsChange
-from djinn.api.runs import RunDetail, RunSummary, idempotency_key
+from djinn.api.runs import ONCE, RunDetail, RunSummary, idempotency_key
 from djinn.runs.bulk import MOST_AT_ONCE, Outcome, cancel_runs, retry_runs
 from djinn.runs.continuing import rerun_from, restart_run, retry_run
 from djinn.runs.models import Intent, Note, Run
 from djinn.runs.selectors import run_view, runs_seen_by
 from djinn.runs.steering import inject, pause_run, resume_run
 
-KEY = OpenApiParameter("Idempotency-Key", str, "header", description="The same key goes on from the run once.")
+KEY = OpenApiParameter("Idempotency-Key", str, "header", description=ONCE)
 MOST_NUMBER = 2**63 - 1
 
 

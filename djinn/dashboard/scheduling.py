@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
@@ -32,6 +32,7 @@ from djinn.runs.schedules import (
     schedules_seen_by,
     start_now,
     upcoming,
+    wanted_of,
 )
 
 FORMS = ["GET", "HEAD", "POST"]
@@ -84,7 +85,7 @@ def change(request: HttpRequest, pk: int) -> HttpResponse:
     loaded = pipeline_or_answer(request, schedule.pipeline)
     if isinstance(loaded, HttpResponse):
         return loaded
-    present = Wanted(**{field.name: getattr(schedule, field.name) for field in fields(Wanted)})
+    present = wanted_of(schedule)
     data = request.POST if request.method == "POST" else None
     form = ScheduleForm(loaded.pipeline, data, present=present.inputs, initial=asdict(present))
     context = {"schedule": schedule, "upcoming": upcoming(schedule.cron, schedule.timezone)}

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields, replace
 from datetime import datetime
 from typing import Any
 from uuid import uuid4
@@ -35,6 +35,8 @@ from djinn.runs.states import RUN_OPEN
 log = structlog.get_logger(__name__)
 
 JSON = Any
+CLOCK = "schedule"
+"""The space of the keys that ticks give to their runs: no person chooses one of them."""
 LONGEST_MESSAGE, LONGEST_NAME = 2000, 100
 
 
@@ -73,17 +75,28 @@ def create_schedule(*, user: User, wanted: Wanted) -> Schedule:
 
 def change_schedule(*, schedule: Schedule, wanted: Wanted) -> Schedule:
     """Make the schedule what is wanted; raises as `create_schedule`. Times that have passed start nothing."""
-    _check(wanted)
+    return patch_schedule(schedule=schedule, changes=asdict(wanted))
+
+
+def patch_schedule(*, schedule: Schedule, changes: Mapping[str, JSON]) -> Schedule:
+    """Change what is named and leave the rest as it is at that moment; raises as `create_schedule`."""
+    with transaction.atomic():
+        locked = _locked(schedule.pk)
+        wanted = replace(wanted_of(locked), **changes)
+        _check(wanted)
+        _store_change(locked, wanted)
+    schedule.refresh_from_db()
+    return schedule
+
+
+def _store_change(locked: Schedule, wanted: Wanted) -> None:
     crontab = read_cron(wanted.cron, wanted.timezone)
     with _name_is_free(wanted.name), transaction.atomic():
-        locked = _locked(schedule.pk)
         crontab.pk = locked.entry.crontab_id
         crontab.save()
         Schedule.objects.filter(pk=locked.pk).update(**_columns(wanted), last_message="")
         locked.entry.description = wanted.name
         _set_going(locked.entry, is_enabled=wanted.is_enabled)
-    schedule.refresh_from_db()
-    return schedule
 
 
 def enable_schedule(*, schedule: Schedule, is_enabled: bool) -> Schedule:
@@ -139,7 +152,7 @@ def _start_tick(schedule: Schedule) -> str:
     if tick is None:
         return _told(schedule, "the message of this tick came hours late")
     key = f"schedule-{schedule.pk}-{tick:%Y-%m-%dT%H:%MZ}"
-    if Run.objects.filter(schedule=schedule, idempotency_key=key).exists():
+    if Run.objects.filter(schedule=schedule, key_space=CLOCK, idempotency_key=key).exists():
         return schedule.last_message
     owner = schedule.created_by
     if not owner.has_role(Role.OPERATOR):
@@ -178,6 +191,7 @@ def _start(schedule: Schedule, *, user: User, key: str | None) -> Run:
         model=schedule.model,
         user=user,
         idempotency_key=key,
+        key_space=CLOCK if key else "",
         schedule=schedule,
     )
 
@@ -219,6 +233,11 @@ def _check(wanted: Wanted) -> None:
         raise UserError("The inputs do not fit the pipeline.", details=details) from exc
     group_of(pipeline, inputs)
     catalogue.check_models(pipeline, catalogue.agents_of(pipeline), override=wanted.model)
+
+
+def wanted_of(schedule: Schedule) -> Wanted:
+    """What the schedule is, as somebody would want it."""
+    return Wanted(**{field.name: getattr(schedule, field.name) for field in fields(Wanted)})
 
 
 def _columns(wanted: Wanted) -> dict[str, Any]:

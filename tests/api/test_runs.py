@@ -45,6 +45,15 @@ def test_the_same_idempotency_key_starts_one_run(api: Api, pipelines: Path) -> N
     assert Run.objects.count() == 1
 
 
+def test_the_same_idempotency_key_with_other_inputs_is_a_conflict(api: Api, pipelines: Path) -> None:
+    client = api("operator")
+    bodies = [{"pipeline": "echo", "inputs": {"word": word}} for word in ("one", "one", "two")]
+    answers = [_post(client, json.dumps(body), HTTP_IDEMPOTENCY_KEY="deploy-7") for body in bodies]
+    assert [answer.status_code for answer in answers] == [201, 201, 409]
+    assert answers[2].json()["error"]["details"] == {"Idempotency-Key": "was used for another request"}
+    assert Run.objects.get().inputs["word"] == "one"
+
+
 def test_the_key_of_another_person_starts_another_run(api: Api, pipelines: Path) -> None:
     ids = {_start(api(role), HTTP_IDEMPOTENCY_KEY="deploy-7").json()["id"] for role in ("operator", "admin")}
     assert len(ids) == 2
