@@ -114,7 +114,7 @@ def test_a_child_that_dies_again_and_again_ends_the_care_for_it(supervisor: Supe
     script = "import pathlib; open('starts', 'a').write('x'); raise ImportError('no packaging')"
     supervisor.start(_child(script))
     said = _tended_until_it_fails(supervisor)
-    assert said.startswith("child ended with exit code 1 6 times without running steadily in between: ImportError: no")
+    assert said.startswith("child ended with exit code 1 again, 6 times without running steadily in between: Imp")
     assert said.endswith(f"Its log: {tmp_path / 'child.log'}")
     assert "Traceback" not in said
     assert (tmp_path / "starts").read_text() == "x" * 6

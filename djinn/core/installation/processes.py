@@ -153,7 +153,9 @@ class Supervisor:
             return
         child.failures += 1
         if child.failures > MOST_RESTARTS:
-            raise ProcessFailed(self._ended(child, f"{child.failures} times without running steadily in between"))
+            raise ProcessFailed(
+                self._ended(child, f"again, {child.failures} times without running steadily in between")
+            )
 
     def _restart(self, child: _Child) -> None:
         words = self._words(child)

@@ -147,7 +147,9 @@ def free_port(preferred: int) -> int:
 
 
 def wanted_port(port: int) -> int:
-    """That port; raises `PortTaken` when another program listens there."""
+    """That port, any free one for 0; raises `PortTaken` when another program listens there."""
+    if port == 0:
+        return _any_port()
     if is_free(port):
         return port
     raise PortTaken(f"Port {port} of 127.0.0.1 is taken by another program. Choose another: make up PORT={port + 1}")
