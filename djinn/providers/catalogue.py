@@ -8,12 +8,14 @@ variables override a known one. A model is written `provider/model`.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from django.conf import settings
 
 from djinn.core.errors import UserError
+from djinn.core.installation.environment import PROVIDERS_WITH_KEYS, Keys
 from djinn.providers.base import Provider
 from djinn.providers.compatible import CompatibleProvider
 from djinn.providers.scripted import ScriptedProvider
@@ -29,6 +31,9 @@ KNOWN = {
     "xai": ("https://api.x.ai/v1", "XAI_API_KEY"),
 }
 """Base URL and the variable that holds the key, from each provider's documentation of its OpenAI-compatible API."""
+
+
+_DESCRIBED = re.compile(r"DJINN_PROVIDER_(.+?)_(?:URL|KEY)")
 
 
 @dataclass(frozen=True)
@@ -69,6 +74,37 @@ def check_model(text: str) -> None:
     name = parse_model(text)
     if name.provider != ScriptedProvider.name:
         _place(name.provider, os.environ)
+
+
+def has_key(provider: str) -> bool:
+    """Whether calls of that provider can be made: its key is here, or whoever started us says that the gateway has it.
+
+    Only the gateway holds keys. Others are told the providers' names by `DJINN_PROVIDERS_WITH_KEYS`; a command that a
+    person types beside a running stack reads them from the file that the stack left.
+    """
+    if provider == ScriptedProvider.name or _prefix(provider) in map(_prefix, keys_of(os.environ).providers):
+        return True
+    listed = os.environ.get(PROVIDERS_WITH_KEYS)
+    if listed is None:
+        listed = settings.INSTALLATION.providers_with_keys
+    return _prefix(provider) in {_prefix(name.strip()) for name in listed.split(",")}
+
+
+def keys_of(values: Mapping[str, str]) -> Keys:
+    """The providers' keys in an environment, and the providers that can be called with it."""
+    own = [match[1] for name in values if (match := _DESCRIBED.fullmatch(name))]
+    described = {name.lower().replace("_", "-") for name in own}
+    variables = {variable for _, variable in KNOWN.values()} | {f"{_prefix(name)}_KEY" for name in described}
+    found = {name: value for name in sorted(variables) if (value := values.get(name, "").strip())}
+    return Keys(found, tuple(name for name in sorted({*KNOWN, *described}) if _can_be_called(name, values)))
+
+
+def _can_be_called(name: str, values: Mapping[str, str]) -> bool:
+    try:
+        find_provider(name, environment=values)
+    except UserError:
+        return False
+    return True
 
 
 def _place(name: str, values: Mapping[str, str]) -> tuple[str, str]:

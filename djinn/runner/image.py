@@ -102,11 +102,22 @@ def ensure_base(base: str, log: Log) -> None:
         except ImageNotFound:
             log(f"pulling {base}")
         try:
-            engine.images.pull(base)
+            _pull(engine, base, log)
         except APIError as exc:
             log(f"{base} cannot be pulled: {exc.explanation or exc}")
             if not _import_base(engine, base, log):
                 raise ImageMissing(f"{base} is not here and cannot be pulled: {exc.explanation or exc}") from exc
+
+
+def _pull(engine: docker.DockerClient, base: str, log: Log) -> None:
+    """Pull it, and tell of each layer as it comes; raises `APIError`."""
+    for line in engine.api.pull(base, stream=True, decode=True):
+        if "error" in line:
+            raise APIError(str(line["error"]))
+        detail = line.get("progressDetail") or {}
+        if total := detail.get("total"):
+            megabytes = f"{detail.get('current', 0) / 1e6:.0f} of {total / 1e6:.0f} MB"
+            log(f"pulling {base}: layer {line.get('id')}, {megabytes} {str(line.get('status')).lower()}")
 
 
 def _import_base(engine: docker.DockerClient, base: str, log: Log) -> bool:
