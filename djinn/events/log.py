@@ -36,6 +36,19 @@ SELECT last_seq FROM stream
 """One statement: 3 to 5 times less work in Python an event than the ORM's bulk insert."""
 
 
+NEWEST_WITH = """
+SELECT DISTINCT ON (event.execution)
+       event.seq, event.type, event.data::text, coalesce(event.happened_at, event.at), event.execution
+  FROM unnest(%(executions)s::bigint[]) AS source(id)
+ CROSS JOIN LATERAL (
+       SELECT * FROM events_event WHERE execution = source.id ORDER BY "offset" DESC LIMIT %(look_back)s
+ ) AS event
+ WHERE event.type = %(kind)s AND event.data ? %(key)s
+ ORDER BY event.execution, event."offset" DESC
+"""
+"""The ORM has no LATERAL; without one it would read every event of the executions."""
+
+
 class NoSuchStream(AppError):
     """A stream was appended to before it was opened."""
 
@@ -112,6 +125,13 @@ def read_before(stream: str, seq: int, *, limit: int = PAGE) -> list[LoggedEvent
 def last_time_of(execution: int) -> datetime | None:
     """When the last event of the execution's journal happened; None before the first one."""
     return Event.objects.filter(execution=execution).order_by("-offset").values_list(HAPPENED, flat=True).first()
+
+
+def newest_with(executions: Sequence[int], kind: str, key: str, *, look_back: int) -> list[LoggedEvent]:
+    """For each execution the newest of its last `look_back` events that is of the kind and whose data has the key."""
+    with connection.cursor() as cursor:
+        cursor.execute(NEWEST_WITH, {"executions": list(executions), "kind": kind, "key": key, "look_back": look_back})
+        return [LoggedEvent(seq, name, json.loads(data), at, number) for seq, name, data, at, number in cursor]
 
 
 def last_seq(stream: str) -> int:

@@ -121,7 +121,19 @@ def test_outputs_that_do_not_fit_a_record_fail_the_step(execution: Execution) ->
 def test_the_environment_is_clean_but_for_the_brief(execution: Execution) -> None:
     execution.give(mode="command", script="env", environment={"MINE": "yes"})
     names = {line.split("=")[0] for line in execution.run(SECRET="x").text("output").splitlines()}
-    allowed = {"PATH", "HOME", "LANG", "TERM", "MINE", "DJINN_OUTPUT", "PYTHONUNBUFFERED", "PWD", "SHLVL", "_", "OLDPWD"}
+    allowed = {
+        "PATH",
+        "HOME",
+        "LANG",
+        "TERM",
+        "MINE",
+        "DJINN_OUTPUT",
+        "PYTHONUNBUFFERED",
+        "PWD",
+        "SHLVL",
+        "_",
+        "OLDPWD",
+    }
     assert ("MINE" in names, names - allowed) == (True, set())
 
 
