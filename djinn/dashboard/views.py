@@ -37,6 +37,7 @@ def runs(request: HttpRequest) -> HttpResponse:
         "wanted": wanted,
         "statuses": RunStatus.choices,
         "is_operator": person(request).has_role(Role.OPERATOR),
+        "is_viewer": person(request).has_role(Role.VIEWER),
     }
     return render(request, "dashboard/runs.html", context)
 
