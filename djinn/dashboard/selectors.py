@@ -12,8 +12,8 @@ from django.shortcuts import get_object_or_404
 
 from djinn.accounts.models import User
 from djinn.dashboard.diffs import Diff, read_diff
-from djinn.dashboard.entries import shown
 from djinn.dashboard.folding import Fold, Section, sections_of
+from djinn.dashboard.texts import shown
 from djinn.events.log import LoggedEvent, last_seq, read_before
 from djinn.providers.selectors import Bill, add_bills, bills_of
 from djinn.runs.models import Run, StepRun

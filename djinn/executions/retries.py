@@ -22,10 +22,14 @@ class Retry:
     failure: str
     next_seconds: float | None
 
+    @property
+    def again(self) -> str:
+        """When the next attempt is made."""
+        return "retrying" if self.next_seconds is None else f"retrying in {max(1, round(self.next_seconds))} s"
+
     def __str__(self) -> str:
-        wait = "" if self.next_seconds is None else f" in {max(1, round(self.next_seconds))} s"
         count = "" if self.attempt is None else f" (attempt {self.attempt})"
-        return f"Call failed: {self.failure}; retrying{wait}{count}"
+        return f"Call failed: {self.failure}; {self.again}{count}"
 
 
 def retry_of(data: Mapping[str, Any]) -> Retry | None:

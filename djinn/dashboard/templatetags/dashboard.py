@@ -8,7 +8,7 @@ from typing import Any
 
 from django import template
 
-from djinn.dashboard.entries import word
+from djinn.dashboard.texts import word
 from djinn.pipelines.history import named
 
 register = template.Library()
