@@ -49,6 +49,11 @@ def entry_of(event: LoggedEvent) -> Entry:
     return Entry(seq=event.seq, at=event.at, type=event.type, label=word(label), **parts)
 
 
+def is_retry(event: LoggedEvent) -> bool:
+    """Whether the event tells that a model call failed and is made again, or that it went through."""
+    return event.type == "log" and RETRY in event.data
+
+
 def step_run_of(event: LoggedEvent) -> int | None:
     """The step run that the event tells of; None for what concerns the whole run."""
     value = event.data.get("step_run")
@@ -131,7 +136,7 @@ def _usage(data: Data) -> dict[str, Any]:
 
 
 def _log(data: Data) -> dict[str, Any]:
-    if "retry" in data:
+    if RETRY in data:
         return _retry(data)
     level = _word(data, "level", "info")
     return _line(level.capitalize(), shown(data.get("message") or data.get("text", "")), _LEVELS.get(level, "muted"))

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from djinn.dashboard.entries import RETRY, Entry, entry_of, step_run_of
+from djinn.dashboard.entries import Entry, entry_of, is_retry, step_run_of
 from djinn.events.log import LoggedEvent
 from djinn.executions.retries import retry_of
 
@@ -61,7 +61,7 @@ class Fold:
         through without having failed."""
         place, entry = step_run_of(event), entry_of(event)
         joins = self._joins(place, entry)
-        if entry.joins == RETRY and not joins and retry_of(event.data) is None:
+        if is_retry(event) and not joins and retry_of(event.data) is None:
             return None
         self._last[place] = entry.joins, entry.at
         if event.type == "text":

@@ -64,7 +64,7 @@ def run_list(
 ) -> RunList:
     """The runs that the person may see, newest first, of the `wanted` status and pipeline."""
     seen = runs_seen_by(user)
-    runs = seen.filter(**wanted).select_related("created_by").defer("definition", "agents")
+    runs = seen.filter(**wanted).select_related("created_by", "cancelled_by").defer("definition", "agents")
     if newer_than is not None:
         found = list(runs.filter(pk__gt=newer_than).order_by("pk")[: RUNS_A_PAGE + 1])
         rows, has_newer, has_older = found[:RUNS_A_PAGE][::-1], len(found) > RUNS_A_PAGE, True
