@@ -76,6 +76,7 @@ TEMPLATES = [
                 "django.contrib.auth.context_processors.auth",
                 "django.contrib.messages.context_processors.messages",
                 "djinn.dashboard.asking.waiting_count",
+                "djinn.dashboard.context.standing",
             ]
         },
     }

@@ -17,6 +17,7 @@ from djinn.accounts.services import create_token
 class PersonAdmin(UserAdmin[User]):
     list_display = ("username", "email", "role", "is_active", "is_superuser", "last_login")
     list_filter = ("role", "is_active")
+    add_fieldsets = (*UserAdmin.add_fieldsets, ("Djinn", {"fields": ("role",)}))
     fieldsets = (*(UserAdmin.fieldsets or ()), ("Djinn", {"fields": ("role",)}))
 
 

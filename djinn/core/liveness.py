@@ -29,6 +29,7 @@ State = Literal["alive", "busy", "silent"]
 
 _present: list[WorkerBeat] = []
 """What this process is, when it is a worker."""
+_isolation: list[Callable[[], bool]] = []
 _busy_hosts: list[Callable[[], Iterable[str]]] = []
 
 
@@ -41,11 +42,17 @@ class WorkerView:
     host: str
     silent_seconds: float
     state: State
+    isolates: bool
 
 
 def register_busy_hosts(hosts: Callable[[], Iterable[str]]) -> None:
     """Let an app above tell on which hosts an agents worker renews leases right now."""
     _busy_hosts.append(hosts)
+
+
+def register_isolation(isolates: Callable[[], bool]) -> None:
+    """Let an app above tell whether what this process starts for agents is kept apart from its machine."""
+    _isolation.append(isolates)
 
 
 def queue_of(worker: str) -> str:
@@ -67,8 +74,9 @@ def introduce_worker() -> None:
 def note_canary() -> None:
     """A canary runs in this process."""
     for beat in _present:
+        isolates = beat.kind != Kind.AGENTS or all(found() for found in _isolation)
         WorkerBeat.objects.update_or_create(
-            worker=beat.worker, kind=beat.kind, defaults={"host": beat.host, "ran_at": Now()}
+            worker=beat.worker, kind=beat.kind, defaults={"host": beat.host, "ran_at": Now(), "isolates": isolates}
         )
 
 
@@ -86,6 +94,12 @@ def worker_views() -> list[WorkerView]:
     silence = ExpressionWrapper(Now() - F("ran_at"), output_field=DurationField())
     busy = {host for hosts in _busy_hosts for host in hosts()}
     return [_view(beat, beat.silence.total_seconds(), busy) for beat in WorkerBeat.objects.annotate(silence=silence)]
+
+
+def hosts_not_isolating() -> list[str]:
+    """The hosts on which agents run as plain processes, as far as their workers were heard of."""
+    rows = WorkerBeat.objects.filter(kind=Kind.AGENTS, isolates=False)
+    return list(rows.order_by("host").values_list("host", flat=True).distinct())
 
 
 def workers_alive(kind: str, host: str = "") -> bool:
@@ -112,7 +126,7 @@ def _view(beat: WorkerBeat, silent_seconds: float, busy: set[str]) -> WorkerView
     state: State = "alive" if silent_seconds <= settings.SILENT_SECONDS else "silent"
     if state == "silent" and beat.kind == Kind.AGENTS and beat.host in busy:
         state = "busy"
-    return WorkerView(beat.worker, beat.kind, beat.host, max(0.0, silent_seconds), state)
+    return WorkerView(beat.worker, beat.kind, beat.host, max(0.0, silent_seconds), state, beat.isolates)
 
 
 def _forget() -> None:

@@ -12,8 +12,8 @@ from django.utils.functional import SimpleLazyObject
 
 from djinn.accounts.models import User
 from djinn.dashboard.diffs import Diff, read_diff
-from djinn.dashboard.entries import shown
 from djinn.dashboard.selectors import NamedText
+from djinn.dashboard.texts import shown
 from djinn.runs.deciders import approvals_of, approvals_seen_by, approvals_to_decide, may_decide
 from djinn.runs.models import Approval, Decision, Run
 from djinn.runs.states import ApprovalStatus

@@ -14,9 +14,9 @@ from dataclasses import dataclass, replace
 
 from django.template.loader import render_to_string
 
-from djinn.dashboard.entries import ENGINE_TYPES, step_run_of
+from djinn.dashboard.entries import ENGINE_TYPES, is_retry, step_run_of
 from djinn.dashboard.folding import Change, Fold, patches_of
-from djinn.dashboard.parts import parts_of
+from djinn.dashboard.parts import failing_calls, parts_of
 from djinn.dashboard.selectors import PEOPLE, fold_at
 from djinn.events.log import LoggedEvent, read_after
 from djinn.runs.models import Run
@@ -95,4 +95,6 @@ def _render(run_id: int, after: int, events: Sequence[LoggedEvent], changes: Seq
         steps: dict[int, StepView] = {step.row.pk: step for step in view.steps}
         touched = {pk: steps[pk] for event in moved if (pk := step_run_of(event)) in steps}
         context |= {"view": view, "steps": steps, "touched": touched, "parts": parts_of(view)}
+    if moved or any(is_retry(event) for event in events):
+        context["calls"] = failing_calls(run_id)
     return render_to_string("dashboard/run/live.html", context)

@@ -12,8 +12,8 @@ from django.shortcuts import get_object_or_404
 
 from djinn.accounts.models import User
 from djinn.dashboard.diffs import Diff, read_diff
-from djinn.dashboard.entries import shown
 from djinn.dashboard.folding import Fold, Section, sections_of
+from djinn.dashboard.texts import shown
 from djinn.events.log import LoggedEvent, last_seq, read_before
 from djinn.providers.selectors import Bill, add_bills, bills_of
 from djinn.runs.models import Run, StepRun
@@ -64,7 +64,7 @@ def run_list(
 ) -> RunList:
     """The runs that the person may see, newest first, of the `wanted` status and pipeline."""
     seen = runs_seen_by(user)
-    runs = seen.filter(**wanted).select_related("created_by").defer("definition", "agents")
+    runs = seen.filter(**wanted).select_related("created_by", "cancelled_by").defer("definition", "agents")
     if newer_than is not None:
         found = list(runs.filter(pk__gt=newer_than).order_by("pk")[: RUNS_A_PAGE + 1])
         rows, has_newer, has_older = found[:RUNS_A_PAGE][::-1], len(found) > RUNS_A_PAGE, True

@@ -62,7 +62,7 @@ def _without_workspace(ending: Ending, exc: WorkspaceError) -> Ending:
     if not ending.reason:
         status = ExecutionStatus.EXITED if exc.permanent else ExecutionStatus.LOST
         return Ending(status, Reason(exc.reason), text)
-    return replace(ending, message=f"{ending.message}\n{text}")
+    return replace(ending, message=f"{ending.message}; {text}")
 
 
 def _finish(

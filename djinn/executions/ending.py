@@ -14,6 +14,8 @@ CANNOT_RUN = frozenset({126, 127})
 """Exit codes of a command that was not found or could not be executed (POSIX shell, 2.8.2; Docker uses the same)."""
 KILLED_BY_KERNEL = 137
 """Exit code of a script that SIGKILL ended. Only the engine knows that the kernel sent it for want of memory."""
+MOST_CHARACTERS = 300
+"""Of a message from inside: the rest of what went wrong stands in the log."""
 
 
 @dataclass(frozen=True)
@@ -47,15 +49,21 @@ def _stated(outcome: Mapping[str, Any], state: ContainerState, stop_reason: str)
         return Ending(ExecutionStatus.EXITED)
     error = outcome.get("error")
     error = error if isinstance(error, Mapping) else {}
-    message = str(error.get("message") or "the work failed")[:4000]
+    message = one_line(str(error.get("message") or "")) or "the work failed"
     stated = str(error.get("reason"))
     if stop_reason and stated in {Reason.CANCELLED, Reason.TIMEOUT}:
         return Ending(ExecutionStatus.KILLED, Reason(stop_reason), message)
     if stated == Reason.ERROR and outcome.get("exit_code") == KILLED_BY_KERNEL and state.out_of_memory:
-        return Ending(ExecutionStatus.EXITED, Reason.OUT_OF_MEMORY, f"it needed more memory than its limit\n{message}")
+        return Ending(ExecutionStatus.EXITED, Reason.OUT_OF_MEMORY, f"it needed more memory than its limit: {message}")
     if stated == Reason.CANCELLED:  # nobody here asked for it: somebody stopped the container by hand
         return Ending(ExecutionStatus.LOST, Reason.LOST, "the container was stopped from outside of Djinn")
     return Ending(ExecutionStatus.EXITED, Reason(stated) if stated in FAILURE_REASONS else Reason.ERROR, message)
+
+
+def one_line(text: str, *, most: int = MOST_CHARACTERS) -> str:
+    """The text without line breaks, cut with an ellipsis."""
+    line = " ".join(text[: 4 * most].split())
+    return line if len(line) <= most else line[: most - 1] + "…"
 
 
 def _words(state: ContainerState) -> str:

@@ -27,12 +27,12 @@ def after_failure(step: Step, last: Past, history: History, *, lane: str) -> Sta
     if last.reason in INFRASTRUCTURE:
         if losses < MAX_LOSSES:
             return _again(last, 0.0, f"again after {last.reason}", lane)
-        message = f"step {name} lost its container {losses} times ({last.reason}); the step itself did not fail"
+        message = f"step {name} lost its container {losses} times"
         return Finish("failed", "lost", message, last.step, last.item)
     if charged <= step.retries.max and _is_retryable(step, last.reason):
         return _again(last, _delay(step, charged), f"retry after {last.reason}", lane)
-    tried = "once" if charged == 1 else f"{charged} times"
-    message = f"step {name} failed {tried}, at last with: {last.reason}"
+    tried = "" if charged == 1 else f" after {charged} attempts"
+    message = f"step {name} failed{tried}"
     return Finish("failed", last.reason, message, last.step, last.item)
 
 

@@ -138,8 +138,9 @@ def finish(turn: Turn, end: Finish) -> None:
     """End the run, with its event; rings for whoever waits for it."""
     run = turn.run
     failed = run.step_runs.filter(status=StepStatus.FAILED, step=end.step, item=end.item).order_by("-number")
-    said = failed.values_list("message", flat=True).first() if end.step else ""
-    message = f"{end.message} ({said})" if said else end.message
+    message = end.message
+    if end.step:
+        message += f": {failed.values_list('message', flat=True).first() or end.reason}"
     columns: dict[str, Any] = {"reason": end.reason, "message": message[:LONGEST_MESSAGE]}
     if not transition(run, RunStatus(end.status), moves=RUN_MOVES, ended_at=DatabaseClock(), **columns):
         return

@@ -8,7 +8,7 @@ from django.db.models import Exists, OuterRef, Q, QuerySet
 from djinn.accounts.models import Role, User
 from djinn.runs.models import Approval, Decision, Run
 from djinn.runs.selectors import runs_seen_by
-from djinn.runs.states import ApprovalStatus
+from djinn.runs.states import RUN_OPEN, ApprovalStatus
 
 ROLES = (Role.OPERATOR, Role.ADMIN)
 """The words in `by` that are roles; any other is a person's name."""
@@ -38,6 +38,16 @@ def approvals_to_decide(user: User) -> QuerySet[Approval]:
             named |= Q(by__contains=[word])
         rows = rows.filter(named)
     return rows.exclude(Exists(Decision.objects.filter(approval=OuterRef("pk"), user=user)))
+
+
+def waiting_in(run: Run) -> list[Approval]:
+    """The open approvals of the run and of the pipelines that it uses, the oldest first; a query for each level."""
+    level, numbers = [run.pk], [run.pk]
+    while level:
+        level = list(Run.objects.filter(parent__run__in=level, status__in=RUN_OPEN).values_list("pk", flat=True))
+        numbers += level
+    rows = Approval.objects.filter(step_run__run__in=numbers, status=ApprovalStatus.OPEN)
+    return list(rows.select_related("step_run").defer("shown").order_by("pk"))
 
 
 def approvals_of(run: Run) -> QuerySet[Approval]:

@@ -12,6 +12,7 @@ from djinn.agents.definition import Agent
 from djinn.agents.prompts import system_text, task_text
 from djinn.core.errors import UserError
 from djinn.executions.launch import WORKSPACE_MARK
+from djinn.executions.models import Execution
 from djinn.executions.structured import order_of as schema_order_of
 from djinn.pipelines.errors import TemplateInvalid
 from djinn.pipelines.history import History
@@ -147,7 +148,16 @@ def _went_wrong(before: StepRun | None) -> str:
     if before.status == StepStatus.SUCCEEDED:
         said = "; ".join(f"{name}: {value}" for name, value in before.outputs.items())
         return f"its result asked for another try ({said[:LONGEST_RESULT]})"
-    return f"{before.reason}: {before.message}"
+    return f"{before.reason}: {_said_inside(before) or before.message}"
+
+
+def _said_inside(before: StepRun) -> str:
+    """The whole of a failure's message, of which the row keeps one line; empty when the reason came from outside."""
+    outcome = Execution.objects.filter(pk=before.execution_id or 0).values_list("outcome", flat=True).first()
+    error = (outcome or {}).get("error")
+    if not isinstance(error, dict) or error.get("reason") != before.reason:
+        return ""
+    return str(error.get("message") or "")[:LONGEST_RESULT]
 
 
 def _source(pipeline: Pipeline, names: dict[str, JSON]) -> dict[str, str]:

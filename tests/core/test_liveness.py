@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from djinn.core import tasks
 from djinn.core.dispatch import drop_queues, messages_in, ring_canaries
 from djinn.core.liveness import become_worker, queue_of, worker_views, workers_alive
 from djinn.core.models import WorkerBeat
+from djinn.executions import places
 from tests.make import claimed, expire, make_execution, mute_broker, queue_key
 
 pytestmark = [pytest.mark.django_db, pytest.mark.xdist_group("canaries")]
@@ -55,6 +57,27 @@ def test_a_canary_tells_which_worker_ran_it(settings: Settings) -> None:
     tasks.canary()
     view = worker_views()[0]
     assert (view.worker, view.kind, view.host, view.state) == ("control@a", "control", settings.HOST_NAME, "alive")
+
+
+@pytest.mark.parametrize(("runner", "isolates"), [("docker", True), ("process", False)])
+def test_a_canary_of_an_agents_worker_tells_whether_it_isolates(
+    settings: Settings, tmp_path: Path, runner: str, isolates: bool
+) -> None:
+    settings.RUNNER = runner
+    places._chosen.cache_clear()
+    become_worker("agents@a", ["agents", queue_of("agents@a")])
+    try:
+        tasks.canary()
+    finally:
+        places._chosen.cache_clear()
+    assert [view.isolates for view in worker_views()] == [isolates]
+
+
+def test_a_control_worker_says_nothing_of_isolation(settings: Settings) -> None:
+    settings.RUNNER = "process"
+    become_worker("control@a", ["control", queue_of("control@a")])
+    tasks.canary()
+    assert [view.isolates for view in worker_views()] == [True]
 
 
 def test_a_worker_of_both_kinds_proves_both() -> None:

@@ -82,6 +82,15 @@ def test_every_reason_of_the_runtime_is_a_reason_of_executions() -> None:
     assert not FAILURE_REASONS - set(Reason.values)
 
 
-def test_an_endless_message_is_cut() -> None:
-    ending = ending_of(outcome=failed(message="x" * 100_000), state=exited(0), stop_reason="", was_ready=True)
-    assert len(ending.message) == 4000
+@pytest.mark.parametrize(
+    ("message", "expected"),
+    [
+        ("x" * 100_000, "x" * 299 + "…"),
+        ("one\ntwo\r\n\n three\n", "one two three"),
+        ("\n" * 100_000, "the work failed"),
+    ],
+    ids=["long", "lines", "blank"],
+)
+def test_a_message_is_one_short_line(message: str, expected: str) -> None:
+    ending = ending_of(outcome=failed(message=message), state=exited(0), stop_reason="", was_ready=True)
+    assert ending.message == expected

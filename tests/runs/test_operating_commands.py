@@ -128,7 +128,7 @@ def test_a_run_explains_what_it_waits_for(capsys: Any) -> None:
     assert "SHIP (not started)" in printed
     work(begin(BUILD))
     call_command("runs", "explain", str(Run.objects.latest("pk").pk))
-    assert "Nothing of it waits." in capsys.readouterr().out
+    assert "Nothing is blocked." in capsys.readouterr().out
 
 
 def test_context_is_added(settings: Any) -> None:
