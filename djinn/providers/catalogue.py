@@ -16,7 +16,9 @@ from django.conf import settings
 from djinn.core.errors import UserError
 from djinn.providers.base import Provider
 from djinn.providers.compatible import CompatibleProvider
+from djinn.providers.faults import Place
 from djinn.providers.scripted import ScriptedProvider
+from djinn.providers.streams import Patience
 
 KNOWN = {
     "openai": ("https://api.openai.com/v1", "OPENAI_API_KEY"),
@@ -29,6 +31,10 @@ KNOWN = {
     "xai": ("https://api.x.ai/v1", "XAI_API_KEY"),
 }
 """Base URL and the variable that holds the key, from each provider's documentation of its OpenAI-compatible API."""
+LABELS = {
+    "openai": "OpenAI", "anthropic": "Anthropic", "google": "Google", "openrouter": "OpenRouter",
+    "mistral": "Mistral", "groq": "Groq", "deepseek": "DeepSeek", "xai": "xAI",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -55,30 +61,72 @@ def find_provider(name: str, *, environment: Mapping[str, str] | None = None) ->
     if name == ScriptedProvider.name:
         return ScriptedProvider(settings.PIPELINES_DIRECTORY / "scripts")
     values = os.environ if environment is None else environment
-    url, key_variable = _place(name, values)
-    key = (values.get(f"{_prefix(name)}_KEY") or values.get(key_variable, "")).strip()
-    if not key and f"{_prefix(name)}_URL" not in values:
-        raise UserError(f"Provider {name!r} has no key: set {key_variable} in the gateway's environment.")
+    url, place = _place(name, values)
+    key = _key(name, place, values)
+    if not key and not _is_described(name, values):
+        raise UserError(no_key(name))
     if not (key.isascii() and key.isprintable()):
         raise UserError(f"The key of provider {name!r} holds characters that no key has.")
-    return CompatibleProvider(name, base_url=url, key=key)
+    patience = Patience(settings.FIRST_TOKEN_SECONDS, settings.STALL_SECONDS)
+    return CompatibleProvider(name, base_url=url, key=key, place=place, patience=patience)
+
+
+def has_key(name: str, *, environment: Mapping[str, str] | None = None) -> bool:
+    """Whether the gateway has what it needs to ask this provider.
+
+    The key is here, or none is wanted, or `DJINN_PROVIDERS_WITH_KEYS` names the provider: keys are given to the
+    gateway's process only, and the others are told for whom there is one.
+    """
+    values = os.environ if environment is None else environment
+    if name == ScriptedProvider.name or _is_described(name, values):
+        return True
+    _, place = _place(name, values)
+    listed = {each.strip() for each in values.get("DJINN_PROVIDERS_WITH_KEYS", "").split(",")}
+    return bool(_key(name, place, values)) or name in listed
 
 
 def check_model(text: str) -> None:
-    """Raise `UserError` unless the text names a model of a known provider. Only the gateway has to know its key."""
+    """Raise `UserError` unless the text names a model that a provider with a key can be asked for.
+
+    A model that the price table does not know is no error: new ones appear all the time.
+    """
     name = parse_model(text)
-    if name.provider != ScriptedProvider.name:
+    if name.provider == ScriptedProvider.name:
+        ScriptedProvider(settings.PIPELINES_DIRECTORY / "scripts").check(name.model)
+    else:
         _place(name.provider, os.environ)
+        if not has_key(name.provider):
+            raise UserError(no_key(name.provider))
 
 
-def _place(name: str, values: Mapping[str, str]) -> tuple[str, str]:
-    """The provider's base URL, and the variable that holds its key."""
-    url, key_variable = KNOWN.get(name, ("", f"{_prefix(name)}_KEY"))
-    url = values.get(f"{_prefix(name)}_URL", url)
+def no_key(name: str) -> str:
+    """That a provider has no key, and what to do."""
+    _, place = _place(name, os.environ)
+    return f"{place.label} has no key: set {place.key_variable} where Djinn is started, or choose another model."
+
+
+def label_of(name: str) -> str:
+    """A provider's name as people write it."""
+    return LABELS.get(name, name)
+
+
+def _key(name: str, place: Place, values: Mapping[str, str]) -> str:
+    return (values.get(f"{_prefix(name)}_KEY") or values.get(place.key_variable, "")).strip()
+
+
+def _is_described(name: str, values: Mapping[str, str]) -> bool:
+    return bool(values.get(f"{_prefix(name)}_URL"))
+
+
+def _place(name: str, values: Mapping[str, str]) -> tuple[str, Place]:
+    """The provider's base URL, and what holds its key and address."""
+    prefix = _prefix(name)
+    url, key_variable = KNOWN.get(name, ("", f"{prefix}_KEY"))
+    url = values.get(f"{prefix}_URL", url)
     if not url:
         known = ", ".join([ScriptedProvider.name, *KNOWN])
-        raise UserError(f"There is no provider {name!r}. Known: {known}; or set {_prefix(name)}_URL.")
-    return url, key_variable
+        raise UserError(f"There is no provider {name!r}. Known: {known}; or set {prefix}_URL.")
+    return url, Place(label_of(name), key_variable, f"{prefix}_URL")
 
 
 def _prefix(name: str) -> str:
