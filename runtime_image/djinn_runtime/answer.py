@@ -91,9 +91,9 @@ class AnswerBuilder:
         if not isinstance(chunk, dict):
             raise BadAnswer(f"a chunk that is no object: {str(chunk)[:200]}")
         if chunk.get("error"):
-            raise _model_error(chunk["error"])
+            raise error_in(chunk["error"])
         self._usage = _usage(chunk.get("usage")) or self._usage
-        for choice in _objects(chunk.get("choices"))[:1]:
+        for choice in [each for each in _objects(chunk.get("choices")) if not each.get("index")][:1]:
             delta = choice.get("delta") or choice.get("message")
             if isinstance(delta, dict):
                 self._take(delta)
@@ -266,7 +266,8 @@ def _count(value: Any) -> int:
     return value if type(value) is int and 0 < value < 2**53 else 0
 
 
-def _model_error(error: Any) -> ModelError:
+def error_in(error: Any) -> ModelError:
+    """What the error object of a stream, of whatever shape, says."""
     if not isinstance(error, dict):
         return ModelError(str(error)[:2000], None)
     message = str(error.get("message") or error)[:2000]
