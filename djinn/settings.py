@@ -209,6 +209,10 @@ RUNNER = env.str("DJINN_RUNNER", default="auto")
 INSTALLATION_NAME = env.str("DJINN_INSTALLATION", default="") or hashlib.sha256(SECRET_KEY.encode()).hexdigest()[:12]
 DEFAULT_IMAGE = env.str("DJINN_IMAGE", default="djinn-agent:latest")
 DEFAULT_MODEL = env.str("DJINN_MODEL", default="")
+STALL_SECONDS = env.float("DJINN_STALL_SECONDS", default=60.0)
+"""How long a model's answer may be silent, once it has begun, before it counts as stalled."""
+FIRST_TOKEN_SECONDS = min(env.float("DJINN_FIRST_TOKEN_SECONDS", default=300.0), 570.0)
+"""How long a model may think before its first word, and between two chunks. Less than the runtime's own patience."""
 BASE_URL = env.str("DJINN_BASE_URL", default=INSTALLATION.url).rstrip("/")
 
 LEASE_SECONDS = env.float("DJINN_LEASE_SECONDS", default=5.0)

@@ -19,6 +19,7 @@ from .journal import Journal
 from .model import Model
 from .outcome import Ended, Outcome, failed, outputs_problem
 from .protocol import ANSWER, AgentBrief, Brief
+from .retry import Trouble
 
 CHECK_PATH = "/v1/outputs/check"
 MAX_CALLS = 3  # one question and two repairs
@@ -34,17 +35,17 @@ REPAIR = (
 )
 
 
-def run_structured(brief: Brief, journal: Journal) -> Outcome:
+def run_structured(brief: Brief, journal: Journal, trouble: Trouble) -> Outcome:
     """Ask the brief's agent until its answer follows the schema. Raises `Ended` when it does not come to that."""
     assert brief.agent is not None
-    return _Question(brief, brief.agent, journal).run()
+    return _Question(brief, brief.agent, journal, trouble).run()
 
 
 class _Question:
-    def __init__(self, brief: Brief, agent: AgentBrief, journal: Journal) -> None:
+    def __init__(self, brief: Brief, agent: AgentBrief, journal: Journal, trouble: Trouble) -> None:
         assert agent.output_schema is not None
         self._journal = journal
-        self._gateway = Gateway(brief, journal)
+        self._gateway = Gateway(brief, journal, trouble)
         self._model = Model(self._gateway, agent, [], journal, max_text=MAX_TEXT)
         self._format = _response_format(agent.output_schema)
         self._max_output_tokens = agent.max_output_tokens
@@ -75,7 +76,7 @@ class _Question:
         try:
             return self._model.ask(self._messages, turn, **self._format)
         except Refused as exc:
-            if exc.status not in _REFUSES_FORMAT or not self._format:
+            if not self._format or exc.status not in _REFUSES_FORMAT or exc.kind not in ("", "refused"):
                 raise
             self._format = {}
             self._tell(f"asked again without response_format: {exc}")

@@ -30,6 +30,7 @@ from .protocol import (
     ProtocolError,
 )
 from .reserve import Reserve
+from .retry import Trouble
 
 
 def main(arguments: list[str]) -> int:
@@ -87,6 +88,7 @@ class _Supervisor:
         self._started = started
         self._bells = bells
         self._children = Children(self._warn)
+        self._trouble = Trouble()
         self._journal: Journal | None = None
 
     def run(self) -> int:
@@ -111,7 +113,7 @@ class _Supervisor:
         while True:
             left = limit - time.monotonic()
             if left <= 0:
-                return failed("timeout", f"the deadline of {brief.deadline_seconds} s has passed")
+                return failed("timeout", f"the deadline of {brief.deadline_seconds} s has passed{self._trouble.words}")
             outcome = self._bells.wait(left)
             if outcome is not None:
                 return outcome
@@ -120,7 +122,7 @@ class _Supervisor:
     def _work(self, journal: Journal, brief: Brief) -> None:
         try:
             journal.append("ready", python=sys.version.split()[0], mode=brief.mode)
-            self._bells.ring(_perform(brief, self._directory, journal, self._children))
+            self._bells.ring(_perform(brief, self._directory, journal, self._children, self._trouble))
         except Ended as end:
             self._bells.ring(end.outcome)
         except (JournalStopped, WorkStopped):
@@ -152,7 +154,7 @@ def _complain(message: str) -> None:
     sys.stderr.write(f"{message}\n")
 
 
-def _perform(brief: Brief, directory: str, journal: Journal, children: Children) -> Outcome:
+def _perform(brief: Brief, directory: str, journal: Journal, children: Children, trouble: Trouble) -> Outcome:
     if brief.mode == "command":
         from .command import run_command
 
@@ -160,7 +162,7 @@ def _perform(brief: Brief, directory: str, journal: Journal, children: Children)
     if brief.agent is not None and brief.agent.output_schema is not None:
         from .structured import run_structured
 
-        return run_structured(brief, journal)
+        return run_structured(brief, journal, trouble)
     from .agent import run_agent
 
-    return run_agent(brief, journal, children)
+    return run_agent(brief, journal, children, trouble)

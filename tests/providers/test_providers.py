@@ -80,20 +80,24 @@ def test_the_script_is_always_there_and_nothing_unknown_is(settings: Settings) -
         check_model("nobody/x")
 
 
+FIVE = {"prompt_tokens": 5, "completion_tokens": 0}
 USAGES: list[tuple[Any, Usage | None]] = [
     ({}, None),
     ({"usage": None}, None),
     ({"usage": []}, None),
-    ({"usage": {}}, Usage(0, 0, 0)),
-    ({"usage": {"prompt_tokens": 5, "completion_tokens": None}}, Usage(5, 0, 0)),
-    ({"usage": {"prompt_tokens": 5, "prompt_tokens_details": None}}, Usage(5, 0, 0)),
-    ({"usage": {"prompt_tokens": 5, "prompt_tokens_details": {"cached_tokens": 2}}}, Usage(5, 0, 2)),
-    ({"usage": {"prompt_tokens": 5, "prompt_tokens_details": {"cached_tokens": 9}}}, Usage(5, 0, 5)),
-    ({"usage": {"prompt_tokens": 5, "prompt_tokens_details": [1]}}, Usage(5, 0, 0)),
-    ({"usage": {"prompt_tokens": "5"}}, None),
-    ({"usage": {"prompt_tokens": -5}}, None),
-    ({"usage": {"completion_tokens": 1.5}}, None),
-    ({"usage": {"completion_tokens": 2**31}}, None),
+    ({"usage": {}}, None),
+    ({"usage": {"prompt_tokens": 5, "completion_tokens": None}}, None),
+    ({"usage": {**FIVE, "prompt_tokens_details": None}}, Usage(5, 0, 0)),
+    ({"usage": {**FIVE, "prompt_tokens_details": {"cached_tokens": 2}}}, Usage(5, 0, 2)),
+    ({"usage": {**FIVE, "prompt_tokens_details": {"cached_tokens": 9}}}, Usage(5, 0, 5)),
+    ({"usage": {**FIVE, "prompt_tokens_details": [1]}}, Usage(5, 0, 0)),
+    ({"usage": {**FIVE, "prompt_tokens": "5"}}, None),
+    ({"usage": {**FIVE, "prompt_tokens": -5}}, None),
+    ({"usage": {**FIVE, "completion_tokens": 1.5}}, None),
+    ({"usage": {**FIVE, "completion_tokens": True}}, None),
+    ({"usage": {**FIVE, "completion_tokens": 2**31}}, None),
+    ({"usage": {**FIVE, "total_tokens": 2**31}}, None),
+    ({"usage": {**FIVE, "total_tokens": "many"}}, None),
 ]
 
 
@@ -111,6 +115,8 @@ def test_the_usage_is_what_a_chunk_states(chunk: Any, usage: Usage | None) -> No
         ("openai", "gpt-5", Usage(0, 0), Decimal(0)),
         ("openai", "gpt-of-nobody", Usage(5, 5), None),
         ("local", "gpt-5", Usage(5, 5), None),
+        ("my-openai", "gpt-5", Usage(5, 5), None),
+        ("xai", "grok-4.3", Usage(1000, 0), Decimal("0.00125")),
         ("scripted", "demo", Usage(5, 5), Decimal(0)),
     ],
 )
