@@ -25,8 +25,9 @@ LOOK_SECONDS, SLICE_SECONDS = 0.25, 0.01
 AT_ONCE = 2
 PATIENCE_SECONDS = 5.0
 """How long a short disk waits for everybody on it to be counted."""
-SETTLE_SECONDS, QUIET_SECONDS = 2.0, 30.0
-"""How long a disk has to recover after one who filled it has gone, and until it is looked at again when nobody did."""
+SETTLE_SECONDS = 2.0
+"""How long a disk has to recover after one who filled it has gone, and until all are counted again when nobody did."""
+QUIET_SECONDS = 60.0
 CLEAR_GROWTH = Usage(1024**2, 1000)
 CLEAR_WRITING = 64 * 1024**2
 
@@ -42,6 +43,7 @@ class DiskWatch:
         self._thread: threading.Thread | None = None
         self._counting: dict[Watched, tuple[Generator[None, None, Usage], float]] = {}
         self._short_since: dict[Path, float] = {}
+        self._told = -QUIET_SECONDS
 
     @contextmanager
     def watching(self, watched: Watched, *, reserve_bytes: int) -> Iterator[None]:
@@ -146,9 +148,11 @@ class DiskWatch:
         if any(watched.overuse for watched in those):
             self._short_since[disk] = now + SETTLE_SECONDS
         elif now >= since and (now > since + PATIENCE_SECONDS or all(watched.looked_at >= since for watched in those)):
-            self._short_since[disk] = now + QUIET_SECONDS
+            self._short_since[disk] = now + SETTLE_SECONDS
             largest = _largest(those)
-            log.warning("disk_short", disk=str(disk), free_bytes=room.free.bytes, stops=largest is not None)
+            if largest is not None or now > self._told + QUIET_SECONDS:
+                self._told = now
+                log.warning("disk_short", disk=str(disk), free_bytes=room.free.bytes, stops=largest is not None)
             if largest is not None:
                 largest.stop(Overuse.HOST)
 

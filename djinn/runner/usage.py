@@ -160,21 +160,17 @@ def _inner(level: _Level) -> int | None:
         try:
             return os.open(name, _DIRECTORY, dir_fd=level.descriptor)
         except PermissionError:
-            return _opened_all_the_same(name, level.descriptor)
+            return _forced_open(name, level.descriptor)
     return None
 
 
-def _opened_all_the_same(name: str, parent: int) -> int:
-    """Open a directory that its owner, who we are, has closed to everybody; its mode is as it was afterwards."""
+def _forced_open(name: str, parent: int) -> int:
+    """Open a directory that its owner, who we are, has closed; it stays open to them."""
     closed = os.open(name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
     place = Path(f"/proc/self/fd/{closed}")
     try:
-        mode = stat.S_IMODE(os.fstat(closed).st_mode)
-        place.chmod(mode | stat.S_IRUSR | stat.S_IXUSR)
-        try:
-            return os.open(f"{place}/.", _DIRECTORY)
-        finally:
-            place.chmod(mode)
+        place.chmod(stat.S_IMODE(os.fstat(closed).st_mode) | stat.S_IRUSR | stat.S_IXUSR)
+        return os.open(f"{place}/.", _DIRECTORY)
     finally:
         os.close(closed)
 
