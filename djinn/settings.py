@@ -228,6 +228,12 @@ KEEP_CONTAINER_SECONDS = env.float("DJINN_KEEP_CONTAINER_SECONDS", default=600.0
 KEEP_WORKSPACE_SECONDS = env.float("DJINN_KEEP_WORKSPACE_DAYS", default=14.0) * 86400
 """How long the files of a run that has ended are kept on its host; its diffs and outputs stay in the database."""
 STOP_GRACE_SECONDS = 2.0
+DISK_BYTES = env.int("DJINN_DISK_MB", default=5 * 1024) * 1024**2
+"""What an execution's workspace and directory may take of the disk together, unless its step says otherwise."""
+DISK_FILES = env.int("DJINN_DISK_FILES", default=500_000)
+"""How many files and directories they may hold."""
+DISK_RESERVE_BYTES = env.int("DJINN_DISK_RESERVE_MB", default=2 * 1024) * 1024**2
+"""How much of each disk executions leave free; at most a twentieth of it."""
 EXECUTIONS_PER_WORKER = env.int("DJINN_EXECUTIONS_PER_WORKER", default=50)
 
 configure_logging(level=env.str("DJINN_LOG_LEVEL", default="INFO"), as_json=env.bool("DJINN_LOG_JSON", default=False))

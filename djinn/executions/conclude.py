@@ -27,6 +27,9 @@ from djinn.runner.workspace import Workspace
 
 log = structlog.get_logger(__name__)
 
+BATCHES_OF_OVERUSE = 20
+"""What is still read of a journal that may be what has filled the disk."""
+
 
 def conclude(
     execution: Execution,
@@ -36,17 +39,26 @@ def conclude(
     *,
     stop_reason: str,
     failure: RunnerError | WorkspaceError | None,
+    overuse: str = "",
 ) -> None:
-    """Make the execution final. Raises `Fenced` when another worker took over meanwhile, and database errors."""
+    """Make the execution final. Raises `Fenced` when another worker took over meanwhile, and database errors.
+
+    `overuse` says what it has used too much of on the disk: that is its ending then, and its tree is removed.
+    """
     if not isinstance(failure, JournalRefused):
         try:
-            relay.ship_all()
+            relay.ship_all(most_batches=BATCHES_OF_OVERUSE if overuse else None)
         except JournalRefused as exc:
             failure = failure or exc
-    ending = checked(_ending(execution, state, stop_reason=stop_reason, failure=failure), execution)
+    if overuse:
+        ending = Ending(ExecutionStatus.KILLED, Reason.DISK, overuse)
+    else:
+        ending = checked(_ending(execution, state, stop_reason=stop_reason, failure=failure), execution)
     kept: dict[str, Any] = {}
     files: tuple[KeptFile, ...] = ()
-    if execution.workspace and execution.base_snapshot:
+    if overuse:
+        _give_back(execution, lease)
+    elif execution.workspace and execution.base_snapshot:
         try:
             kept = _keep_workspace(execution, lease, is_still=state.phase is Phase.EXITED)
             files = () if ending.reason else _keep_artifacts(execution, lease)
@@ -54,6 +66,17 @@ def conclude(
             ending = _without_workspace(ending, exc)
     _finish(execution, lease, ending, state, kept, files)
     log.info("execution_ended", status=str(ending.status), reason=str(ending.reason))
+
+
+def _give_back(execution: Execution, lease: Lease) -> None:
+    """Remove the tree: a snapshot of it would take the same once more, and the next attempt would begin as full."""
+    if not execution.workspace:
+        return
+    lease.check()
+    try:
+        workspace_of(execution).remove_tree()
+    except WorkspaceError as exc:  # whoever works there next restores it
+        log.warning("tree_not_removed", error=str(exc))
 
 
 def _without_workspace(ending: Ending, exc: WorkspaceError) -> Ending:

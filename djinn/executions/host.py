@@ -7,19 +7,21 @@ from datetime import timedelta
 
 import structlog
 from django.conf import settings
-from django.db.models import Value
+from django.db.models import Q, Value
 from django.db.models.fields import DurationField
 
 from djinn.core.faults import fault
 from djinn.executions.lease import DatabaseClock, unattended
 from djinn.executions.models import Execution
 from djinn.executions.places import execution_directory, present_runner
-from djinn.executions.states import FINAL, OPEN
+from djinn.executions.states import FINAL, OPEN, Reason
 from djinn.runner.base import Phase, Runner, RunnerError
 
 log = structlog.get_logger(__name__)
 
 COLLECTED_AT_ONCE = 100
+KEEP_FULL_SECONDS = 30.0
+"""How long what ended because of a full disk is kept at most: its directory may be what has filled it."""
 RENEWALS_TO_HEAR = 1.5
 """After so many renewals of leases a worker that lives has heard that its execution shall stop."""
 
@@ -62,8 +64,13 @@ def _unheard(running: set[int]) -> set[int]:
 def collect(runner: Runner) -> int:
     """Remove containers and directories of executions that ended long enough ago; how many."""
     kept = Value(timedelta(seconds=settings.KEEP_CONTAINER_SECONDS), output_field=DurationField())
+    shortly = timedelta(seconds=min(KEEP_FULL_SECONDS, settings.KEEP_CONTAINER_SECONDS))
+    soon = Value(shortly, output_field=DurationField())
     rows = Execution.objects.filter(
-        host=settings.HOST_NAME, status__in=FINAL, collected_at=None, ended_at__lt=DatabaseClock() - kept
+        Q(ended_at__lt=DatabaseClock() - kept) | Q(reason=Reason.DISK, ended_at__lt=DatabaseClock() - soon),
+        host=settings.HOST_NAME,
+        status__in=FINAL,
+        collected_at=None,
     )
     count = 0
     for execution in rows.order_by("pk")[:COLLECTED_AT_ONCE]:

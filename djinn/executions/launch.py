@@ -10,6 +10,7 @@ from typing import Any
 from django.conf import settings
 
 from djinn.core.faults import fault
+from djinn.executions.disk import require_room
 from djinn.executions.lease import Lease
 from djinn.executions.models import Execution
 from djinn.executions.places import execution_directory, workspace_of
@@ -42,6 +43,7 @@ def launch(execution: Execution, lease: Lease, runner: Runner) -> ContainerState
     """
     if has_begun(execution, runner):
         return runner.inspect(execution.key)
+    require_room()
     image_id = execution.image_id or runner.resolve_image(execution.image)
     columns = {"image_id": image_id, "runner": runner.name}
     if execution.workspace:

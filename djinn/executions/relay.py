@@ -78,10 +78,11 @@ class Relay:
             fault("relay.outcome_shipped")
         return True
 
-    def ship_all(self) -> None:
-        """Ship what is left, to the end of the file."""
-        while self.ship(final=True):
-            pass
+    def ship_all(self, *, most_batches: int | None = None) -> None:
+        """Ship what is left, to the end of the file or so many batches."""
+        shipped = 0
+        while shipped != most_batches and self.ship(final=True):
+            shipped += 1
 
     def _columns(self, batch: Batch) -> dict[str, Any]:
         garbage = self._execution.journal_garbage + sum(entry.is_garbage for entry in batch.entries)

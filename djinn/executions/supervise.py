@@ -13,11 +13,12 @@ from djinn.core.database import released
 from djinn.core.faults import fault
 from djinn.events.log import NewEvent, append
 from djinn.executions.conclude import conclude
+from djinn.executions.disk import disk_watch, overuse_text, watched_of
 from djinn.executions.launch import has_begun, launch
 from djinn.executions.lease import Fenced, Lease, keeper, seconds_since_start
 from djinn.executions.models import Execution
-from djinn.executions.places import workspace_of
 from djinn.executions.relay import Relay, release_connection
+from djinn.executions.services import request_stop
 from djinn.executions.states import Reason
 from djinn.runner.base import ContainerState, Phase, Runner, RunnerError
 from djinn.runner.git import WorkspaceError
@@ -33,8 +34,6 @@ ENGINE_PATIENCE_SECONDS = 60.0
 DEADLINE_GRACE_SECONDS = 10.0
 EXIT_GRACE_SECONDS = 5.0
 MOST_HALVES = 4
-MEASURE_SECONDS = 5.0
-"""How often the size of a workspace with a limit is measured."""
 
 stopping = threading.Event()
 """Set when this worker shuts down: every supervision lets go of its container at once and leaves it running."""
@@ -76,13 +75,18 @@ class _Supervision:
         self.relay = Relay(self.execution, lease)
         self.state = ContainerState(Phase.ABSENT)
         self.stop_reason = self.execution.stop_reason
-        self._grew = self._inspected = self._measured = time.monotonic()
+        self.watched = watched_of(self.execution, lease, runner)
+        self._grew = self._inspected = time.monotonic()
         self._deadline = 0.0
         self._halves = 0
         self._has_told = False
 
     def run(self) -> None:
         """Launch, relay, conclude; what goes wrong on the way becomes the execution's ending."""
+        with disk_watch.watching(self.watched, reserve_bytes=settings.DISK_RESERVE_BYTES):
+            self._see_to_the_end()
+
+    def _see_to_the_end(self) -> None:
         failure: RunnerError | WorkspaceError | None = None
         try:
             self._start()
@@ -94,7 +98,23 @@ class _Supervision:
             failure = exc
         log.info("execution_ends", phase=str(self.state.phase), exit_code=self.state.exit_code)
         stop_reason = self.stop_reason or self._unheard_reason()
-        conclude(self.execution, self.lease, self.relay, self.state, stop_reason=stop_reason, failure=failure)
+        overuse = self._overuse(stop_reason) if failure is None else ""
+        conclude(
+            self.execution,
+            self.lease,
+            self.relay,
+            self.state,
+            stop_reason=stop_reason,
+            failure=failure,
+            overuse=overuse,
+        )
+
+    def _overuse(self, stop_reason: str) -> str:
+        """What to say when it has used too much of the disk, also when it ended before the watch saw it; else empty."""
+        if stop_reason not in {"", Reason.DISK}:
+            return ""
+        overuse = disk_watch.last_look(self.watched)
+        return overuse_text(overuse, self.execution) if overuse or stop_reason else ""
 
     def _unheard_reason(self) -> str:
         """Why it shall stop, when somebody else of this host has stopped it before we heard of that."""
@@ -125,8 +145,8 @@ class _Supervision:
             has_grown = self.relay.ship()
             if self.lease.stop_reason or time.monotonic() > self._deadline:
                 self._stop(self.lease.stop_reason or str(Reason.TIMEOUT))
-            elif self._is_too_large():
-                self._stop(str(Reason.DISK))
+            elif self.watched.overuse is not None and not self.stop_reason:
+                self._stop_for_disk()
             if has_grown:  # a journal that never ends must not keep a stop, or this worker's own, from being heard
                 self._grew = time.monotonic()
                 self._go_on()
@@ -136,14 +156,12 @@ class _Supervision:
             self._pause(LIVELY_PAUSE if lively else IDLE_PAUSE)
         self._see_exit()
 
-    def _is_too_large(self) -> bool:
-        """Whether the workspace has grown above the step's limit; looked at every few seconds."""
-        limit_mb = self.execution.resources.get("disk_mb")
-        if not limit_mb or time.monotonic() - self._measured < MEASURE_SECONDS:
-            return False
-        self._measured = time.monotonic()
-        limit = int(limit_mb) * 1024**2
-        return workspace_of(self.execution).tree_bytes(limit) > limit
+    def _stop_for_disk(self) -> None:
+        """Stop it, and store that first: whoever supervises it next does not see what it has held."""
+        log.warning("disk_overuse", overuse=str(self.watched.overuse))
+        with released():
+            request_stop(execution_id=self.execution.pk, reason=Reason.DISK)
+        self._stop(str(Reason.DISK))
 
     def _has_ended(self) -> bool:
         """Whether the container is gone, asked every second and a half; an engine that is away says nothing.

@@ -12,6 +12,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Literal, Protocol
 
+from djinn.runner.processes import Identity
+
 Network = Literal["none", "bridge"]
 
 
@@ -129,6 +131,12 @@ class Runner(Protocol):
 
     def inspect(self, execution: str) -> ContainerState:
         """Where the container is now; raises `RunnerUnavailable`."""
+
+    def process(self, execution: str) -> Identity | None:
+        """The process that all others of the execution descend from, when it runs and this host's /proc shows it.
+
+        Raises `RunnerUnavailable`.
+        """
 
     def stop(self, execution: str, grace_seconds: float) -> None:
         """SIGTERM, then SIGKILL after the grace; a container that is gone or never was is no error."""

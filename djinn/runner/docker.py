@@ -33,6 +33,7 @@ from djinn.runner.base import (
     StartRefused,
 )
 from djinn.runner.docker_options import API_VERSION, EXECUTION_LABEL, INSTALLATION_LABEL, container_options
+from djinn.runner.processes import Identity, control_group, identity_of
 from runtime_image.djinn_runtime.protocol import (
     CONTAINER_EXECUTION,
     CONTAINER_GATEWAY,
@@ -139,6 +140,16 @@ class DockerRunner:
         phase = _PHASES[state["Status"]]
         exit_code = state["ExitCode"] if phase is Phase.EXITED else None
         return ContainerState(phase, exit_code, out_of_memory=bool(state["OOMKilled"]))
+
+    def process(self, execution: str) -> Identity | None:
+        try:
+            with self._engine(f"inspect {execution}") as engine:
+                found = engine.inspect_container(self._name(execution))
+        except _NotFound:
+            return None
+        pid = int(found["State"]["Pid"])
+        # The number is another machine's, or another namespace's, unless the process itself says that it is the one.
+        return identity_of(pid) if pid and found["Id"] in control_group(pid) else None
 
     def stop(self, execution: str, grace_seconds: float) -> None:
         if self._signal(execution, "SIGTERM") and not self._ended(execution, grace_seconds):

@@ -18,6 +18,7 @@ from typing import Any
 
 from djinn.runner.base import ContainerSpec, ContainerState, InsidePaths, Phase, SpecificationRefused
 from djinn.runner.files import read_json, remove_tree, write_json
+from djinn.runner.processes import Identity
 from runtime_image.djinn_runtime.protocol import (
     BRIEF_NAME,
     EXIT_ALREADY_STARTED,
@@ -92,6 +93,9 @@ class StubRunner:
         if (state / "running.json").exists():
             return ContainerState(Phase.RUNNING)
         return ContainerState(Phase.CREATED if state.exists() else Phase.ABSENT)
+
+    def process(self, execution: str) -> Identity | None:
+        return None
 
     def stop(self, execution: str, grace_seconds: float) -> None:
         if self.inspect(execution).phase is Phase.RUNNING:

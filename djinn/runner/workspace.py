@@ -23,7 +23,7 @@ from djinn.runner.lock import LOCK_SECONDS, hold_lock
 from djinn.runner.merge import merge_snapshots
 from djinn.runner.snapshots import LAST, Snapshots
 from djinn.runner.source import Source, check_source, fetch
-from djinn.runner.walk import DEEPEST, tree_bytes, walk
+from djinn.runner.walk import DEEPEST, walk
 
 UNFINISHED = "tree.unfinished"
 _FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -174,19 +174,15 @@ class Workspace:
         with self.lock() as lock:
             return read_diff(self._git_dir, before, after, max_bytes=max_bytes, lock=lock)
 
-    def tree_bytes(self, limit_bytes: int) -> int:
-        """What the lane's tree takes of the disk, in bytes; counting stops soon above the limit. Needs no lock."""
-        return tree_bytes(self.tree, limit_bytes)
-
     def remove(self) -> None:
         """Delete everything; absent is no error."""
         if self.root.is_dir():
             with self.lock():
                 remove_tree(self.root)
 
-    def remove_lane(self) -> None:
-        """Delete the lane's tree, not its snapshots; absent is no error. The lane "" lives as long as the workspace."""
-        if not self.lane or not self._home.is_dir():
+    def remove_tree(self) -> None:
+        """Delete the lane's tree with all that no snapshot holds; `restore` makes it anew. Absent is no error."""
+        if not self._home.is_dir():
             return
         with self.lock(), _disk_errors():
             self._stillness.unlink(missing_ok=True)
@@ -194,6 +190,14 @@ class Workspace:
             remove_tree(unfinished)
             if self.tree.exists():
                 self.tree.rename(unfinished)
+            remove_tree(unfinished)
+
+    def remove_lane(self) -> None:
+        """Delete the lane's tree, not its snapshots; absent is no error. The lane "" lives as long as the workspace."""
+        if not self.lane or not self._home.is_dir():
+            return
+        with self.lock(), _disk_errors():
+            self.remove_tree()
             remove_tree(self._home)
 
     def _note_stillness(self, snapshot: str) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
 import threading
 import time
 from collections.abc import Callable
@@ -165,6 +167,77 @@ def test_a_stop_is_heard_while_the_journal_has_more_than_can_be_shipped_at_once(
     execution.refresh_from_db()
     assert (execution.status, execution.reason, execution.journal_count) == ("killed", "cancelled", 8001)
     assert shipped_at_stop[0] < 8001
+
+
+def test_what_takes_more_of_the_disk_than_its_limit_is_stopped_and_its_tree_is_given_back() -> None:
+    execution = make_execution(workspace="run-1", resources={"disk_mb": 5}, **order(hold=True))
+    worker = in_background(execution)
+    wait_for(lambda: is_running(execution))
+    tree = workspace_of(execution).tree
+    (tree / "big").write_bytes(os.urandom(3_000_000))
+    (execution_directory(execution) / "big").write_bytes(os.urandom(3_000_000))
+    worker.join(30)
+    execution.refresh_from_db()
+    assert (execution.status, execution.reason, execution.result_snapshot) == ("killed", "disk", "")
+    assert "5 MiB" in execution.message
+    assert (is_running(execution), tree.exists()) == (False, False)
+    again = seen_through(make_execution(workspace="run-1", base_snapshot=execution.base_snapshot, **order()))
+    assert (again.status, tree.is_dir(), (tree / "big").exists()) == ("exited", True, False)
+
+
+def test_without_a_limit_of_its_own_a_step_has_the_installations(settings: Any) -> None:
+    settings.DISK_BYTES = 5_000_000
+    execution = make_execution(**order(hold=True))
+    worker = in_background(execution)
+    wait_for(lambda: is_running(execution))
+    (execution_directory(execution) / "big").write_bytes(os.urandom(6_000_000))
+    worker.join(30)
+    execution.refresh_from_db()
+    assert (execution.status, execution.reason) == ("killed", "disk")
+
+
+def test_a_step_that_succeeds_with_more_on_the_disk_than_its_limit_has_failed(settings: Any) -> None:
+    settings.DISK_FILES = 2000
+    execution = make_execution(workspace="run-1", **order(hold=True))
+    worker = in_background(execution)
+    wait_for(lambda: is_running(execution))
+    for number in range(2500):
+        (workspace_of(execution).tree / str(number)).touch()
+    journal(execution, ("finished", succeeded()), start=2)
+    worker.join(30)
+    execution.refresh_from_db()
+    assert (execution.status, execution.reason) == ("killed", "disk")
+    assert "2,000 files" in execution.message
+
+
+def test_what_an_earlier_worker_has_stopped_for_its_use_of_the_disk_ends_as_that() -> None:
+    execution = make_execution(**order(hold=True))
+    worker = in_background(execution)
+    wait_for(lambda: read_after("test", 0))
+    request_stop(execution_id=execution.pk, reason=Reason.DISK)
+    worker.join(20)
+    execution.refresh_from_db()
+    assert (execution.status, execution.reason) == ("killed", "disk")
+    assert "Disk limit reached" in execution.message
+
+
+def test_nothing_is_started_while_the_hosts_disk_has_less_than_its_reserve(home: Installation, settings: Any) -> None:
+    if os.getuid() != 0:
+        pytest.skip("needs to mount a tmpfs")
+    place = str(home.executions)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=20m", "tmpfs", place], check=True, timeout=10)
+    try:
+        (home.executions / "filler").write_bytes(bytes(19 * 1024**2 + 500_000))
+        execution = make_execution(**order())
+        worker = in_background(execution)
+        wait_for(lambda: [event for event in read_after("test", 0) if event.type == "notice"])
+        assert not is_running(execution)
+        (home.executions / "filler").unlink()
+        worker.join(20)
+        execution.refresh_from_db()
+        assert (execution.status, execution.reason) == ("exited", "")
+    finally:
+        subprocess.run(["umount", "--lazy", place], check=True, timeout=10)
 
 
 def test_an_execution_whose_container_vanished_is_lost() -> None:
@@ -333,6 +406,22 @@ def test_what_ended_long_ago_is_removed_once(ended: Execution, settings: Any) ->
     assert not execution_directory(ended).exists()
     assert present_runner().inspect(ended.key).phase is Phase.ABSENT
     assert collect(present_runner()) == 0
+
+
+def test_what_has_filled_the_disk_is_removed_sooner(ended: Execution, settings: Any) -> None:
+    Execution.objects.filter(pk=ended.pk).delete()
+    full = make_execution(resources={"disk_mb": 1}, **order(hold=True))
+    worker = in_background(full)
+    wait_for(lambda: is_running(full))
+    (execution_directory(full) / "big").write_bytes(os.urandom(2_000_000))
+    worker.join(30)
+    assert collect(present_runner()) == 0
+    with connection.cursor() as cursor:
+        cursor.execute("ALTER TABLE executions_execution DISABLE TRIGGER USER")
+        cursor.execute("UPDATE executions_execution SET ended_at = ended_at - interval '31 seconds'")
+        cursor.execute("ALTER TABLE executions_execution ENABLE TRIGGER USER")
+    assert collect(present_runner()) == 1
+    assert not execution_directory(full).exists()
 
 
 def test_what_ended_on_another_host_is_left_to_that_one(ended: Execution, settings: Any) -> None:
