@@ -45,6 +45,7 @@ POINTS = frozenset(
         "claim.after",
         "workspace.made",
         "brief.written",
+        "launch.written",
         "container.before_create",
         "container.created",
         "container.started",

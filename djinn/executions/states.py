@@ -62,4 +62,5 @@ class Reason(TextChoices):
     EXPIRED = "expired", "Nobody decided in time"
     CHILD = "child", "The pipeline that it uses did not succeed"
     RUNNER = "runner", "The container engine did not answer"
+    FORGED = "forged", "Its record was forged"
     LOST = "lost", "It ended without telling how"

@@ -124,7 +124,7 @@ class _Supervision:
 
     def _start(self) -> None:
         """Launch, unless a stop was asked for before anything began; wait for an engine that is away."""
-        if self.stop_reason and not (self.execution.image_id and has_begun(self.execution, self.runner)):
+        if self.stop_reason and not self._has_begun():
             return
         give_up = time.monotonic() + ENGINE_PATIENCE_SECONDS
         while True:
@@ -138,6 +138,10 @@ class _Supervision:
                 self._tell("the container cannot be started yet; trying again", str(exc))
             self._pause(1.0)
         self._deadline = time.monotonic() + self._seconds_left()
+
+    def _has_begun(self) -> bool:
+        """Whether there is something to stop; the engine is not asked about what nobody has prepared."""
+        return bool(self.execution.image_id) and has_begun(self.execution, self.runner.inspect(self.execution.key))
 
     def _follow(self) -> None:
         """Relay until the journal has its end or the container is gone."""

@@ -126,7 +126,7 @@ class Runner(Protocol):
         """Create the container unless it exists, start it unless it was started.
 
         Raises `RunnerUnavailable`, `ImageMissing`, `SpecificationRefused`, or `StartRefused` when the engine cannot
-        start a container that it holds and the guard in the execution's directory shows that it never began.
+        start a container that it holds as created: whether it ever ran, only its journal can tell.
         """
 
     def inspect(self, execution: str) -> ContainerState:

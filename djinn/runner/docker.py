@@ -38,7 +38,6 @@ from runtime_image.djinn_runtime.protocol import (
     CONTAINER_EXECUTION,
     CONTAINER_GATEWAY,
     CONTAINER_WORKSPACE,
-    GUARD_NAME,
 )
 
 DEFAULT_URL = "unix:///var/run/docker.sock"
@@ -127,9 +126,7 @@ class DockerRunner:
                 raise RunnerUnavailable(f"the container of {spec.execution} vanished before its start") from exc
             except _StartFailed as exc:
                 failure = exc
-        if (spec.execution_directory / GUARD_NAME).exists():
-            return
-        raise StartRefused(f"{START_TRIES} starts failed, it never began: {failure}") from failure
+        raise StartRefused(f"{START_TRIES} starts failed: {failure}") from failure
 
     def inspect(self, execution: str) -> ContainerState:
         try:

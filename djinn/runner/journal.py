@@ -7,11 +7,11 @@ can go on where another one stopped. What a read gives does not depend on how th
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from djinn.runner import beneath
 from djinn.runner.base import RunnerError
 from runtime_image.djinn_runtime.protocol import (
     MAX_JOURNAL_BYTES,
@@ -73,11 +73,13 @@ def read_journal(
     """
     start = Batch(entries=(), offset=offset, count=count, is_finished=is_finished)
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        descriptor = beneath.open_file(path.parent, path.name)
     except FileNotFoundError:
         if offset:
             raise JournalRefused(f"the journal vanished behind byte {offset}") from None
         return start
+    except beneath.NotRegular as exc:
+        raise JournalRefused("the journal is not a regular file") from exc
     except OSError as exc:
         raise JournalRefused(f"the journal cannot be opened: {exc.strerror}") from exc
     try:
@@ -93,8 +95,6 @@ def read_journal(
 
 def _checked_size(descriptor: int, offset: int) -> int:
     status = os.fstat(descriptor)
-    if not stat.S_ISREG(status.st_mode):
-        raise JournalRefused("the journal is not a regular file")
     if status.st_size < offset:
         raise JournalRefused(f"the journal shrank to {status.st_size} bytes, {offset} were read before")
     if status.st_size > MAX_JOURNAL_BYTES + SIZE_TOLERANCE_BYTES:

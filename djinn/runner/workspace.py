@@ -16,6 +16,7 @@ from functools import cache
 from pathlib import Path
 from typing import cast
 
+from djinn.runner import beneath
 from djinn.runner.diff import Diff, read_diff
 from djinn.runner.files import link_repository, read_json, remove_tree, write_json
 from djinn.runner.git import WorkspaceError, run_git
@@ -226,7 +227,7 @@ class Workspace:
         """
         if self._owner is None:
             return
-        os.chown(self.tree, *self._owner)
+        beneath.give_directory(self.tree, self._owner)
         for entry in walk(self.tree, lambda entry: len(entry.path) < DEEPEST):
             is_shared = stat.S_ISREG(entry.status.st_mode) and entry.status.st_nlink > 1
             if not is_shared and (entry.status.st_uid, entry.status.st_gid) != self._owner:

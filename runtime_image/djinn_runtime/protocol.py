@@ -1,8 +1,10 @@
 """The journal and brief protocol: the one module that Djinn and the runtime in the container share.
 
-An execution's directory holds three files. Djinn writes `brief.json` before the start; the runtime makes `started`
-(a directory: `mkdir` is atomic) before anything else, so that a second start of the same container does nothing; the
-runtime appends to `journal.ndjson`, one JSON object a line, numbered from 1 without gaps:
+An execution's directory is its host's and cannot be written from inside, but for two names in it. Djinn writes
+`brief.json` and makes an empty `journal.ndjson` and the directory `scratch` before the start. The runtime makes
+`scratch/started` (a directory: `mkdir` is atomic) before anything else, so that a second start of the same container
+does nothing; whatever else the work needs beside its workspace is in `scratch` too. The runtime appends to
+`journal.ndjson`, one JSON object a line, numbered from 1 without gaps:
 
     {"n": 1, "t": 1732252800123, "type": "ready", "data": {}}
 
@@ -20,6 +22,7 @@ VERSION = 1
 
 BRIEF_NAME = "brief.json"
 JOURNAL_NAME = "journal.ndjson"
+SCRATCH_NAME = "scratch"
 GUARD_NAME = "started"
 
 CONTAINER_WORKSPACE = "/workspace"

@@ -26,6 +26,7 @@ from .protocol import (
     GUARD_NAME,
     JOURNAL_NAME,
     MAX_JOURNAL_BYTES,
+    SCRATCH_NAME,
     Brief,
     ProtocolError,
 )
@@ -41,7 +42,7 @@ def main(arguments: list[str]) -> int:
         return EXIT_JOURNAL_BROKEN
     bells = _Bells()
     try:
-        os.mkdir(os.path.join(arguments[0], GUARD_NAME))
+        os.mkdir(os.path.join(arguments[0], SCRATCH_NAME, GUARD_NAME))
     except FileExistsError:
         return EXIT_ALREADY_STARTED
     except OSError as exc:
@@ -85,6 +86,7 @@ class _Bells:
 class _Supervisor:
     def __init__(self, directory: str, started: float, bells: _Bells) -> None:
         self._directory = directory
+        self._scratch = os.path.join(directory, SCRATCH_NAME)
         self._started = started
         self._bells = bells
         self._children = Children(self._warn)
@@ -92,7 +94,7 @@ class _Supervisor:
         self._journal: Journal | None = None
 
     def run(self) -> int:
-        reserve = Reserve(self._directory)
+        reserve = Reserve(self._scratch)
         problem, brief = "", None
         try:
             brief = read_brief(self._directory)
@@ -122,7 +124,7 @@ class _Supervisor:
     def _work(self, journal: Journal, brief: Brief) -> None:
         try:
             journal.append("ready", python=sys.version.split()[0], mode=brief.mode)
-            self._bells.ring(_perform(brief, self._directory, journal, self._children, self._trouble))
+            self._bells.ring(_perform(brief, self._scratch, journal, self._children, self._trouble))
         except Ended as end:
             self._bells.ring(end.outcome)
         except (JournalStopped, WorkStopped):
@@ -154,11 +156,11 @@ def _complain(message: str) -> None:
     sys.stderr.write(f"{message}\n")
 
 
-def _perform(brief: Brief, directory: str, journal: Journal, children: Children, trouble: Trouble) -> Outcome:
+def _perform(brief: Brief, scratch: str, journal: Journal, children: Children, trouble: Trouble) -> Outcome:
     if brief.mode == "command":
         from .command import run_command
 
-        return run_command(brief, directory, journal, children)
+        return run_command(brief, scratch, journal, children)
     if brief.agent is not None and brief.agent.output_schema is not None:
         from .structured import run_structured
 

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -26,7 +27,7 @@ from djinn.executions.places import execution_directory, present_runner, workspa
 from djinn.executions.services import request_stop
 from djinn.executions.states import Reason
 from djinn.executions.supervise import see_through
-from djinn.runner.base import ContainerSpec, Phase, RunnerUnavailable
+from djinn.runner.base import ContainerSpec, Phase, RunnerUnavailable, StartRefused
 from djinn.runner.stub import StubRunner
 from tests.make import claimed, expire, failed, journal, make_execution, played, succeeded
 
@@ -82,7 +83,7 @@ def test_a_failure_is_kept_with_its_reason_and_message() -> None:
 def test_the_brief_is_for_the_container_alone_and_holds_what_it_needs() -> None:
     execution = seen_through(make_execution(**order()))
     path = execution_directory(execution) / "brief.json"
-    assert path.stat().st_mode & 0o777 == 0o600
+    assert path.stat().st_mode & 0o777 == 0o400
     brief = json.loads(path.read_text())
     assert (brief["execution"], brief["mode"], brief["deadline_seconds"]) == (execution.key, "command", 60)
 
@@ -288,6 +289,29 @@ def test_a_fenced_worker_leaves_the_container_and_the_row_to_the_other() -> None
     execution.refresh_from_db()
     assert (execution.status, execution.lease_token) == ("running", other.token)
     assert is_running(execution)
+
+
+class HalfMade(StubRunner):
+    """An engine that holds a container and refuses to start it, before or after it ran."""
+
+    def __init__(self, root: Path, *, has_run: bool) -> None:
+        super().__init__(root)
+        self._has_run = has_run
+
+    def start(self, spec: ContainerSpec) -> None:
+        if self._has_run:
+            super().start(spec)
+        raise StartRefused("3 starts failed: task abc: already exists")
+
+
+@pytest.mark.parametrize(("has_run", "expected"), [(True, ("exited", "")), (False, ("lost", "lost"))])
+def test_a_container_that_cannot_be_started_is_left_to_its_journal_when_it_has_one(
+    home: Installation, has_run: bool, expected: tuple[str, str]
+) -> None:
+    execution = make_execution(**order())
+    assert see_through(claimed(execution), HalfMade(home.executions / "stub", has_run=has_run))
+    execution.refresh_from_db()
+    assert (execution.status, execution.reason) == expected
 
 
 class Away:

@@ -22,10 +22,10 @@ import psycopg
 import yaml
 
 from djinn.core.faults import FOLDER, VARIABLE
-from runtime_image.djinn_runtime.protocol import JOURNAL_NAME
+from runtime_image.djinn_runtime.protocol import JOURNAL_NAME, SCRATCH_NAME
 from tests.stack.live import Live, wait_for
 
-SIDE_NAME = "side.ndjson"
+SIDE_NAME = f"{SCRATCH_NAME}/side.ndjson"
 KEPT = (JOURNAL_NAME, SIDE_NAME)
 WATCH_SECONDS = 0.1
 CANARY = "canary-7f3a91c25e"
@@ -247,10 +247,10 @@ def watched(**options: Any) -> Iterator[Watched]:
 def diary(*, things: int = 3, seconds: float = 0.1, then: str = "") -> str:
     """A shell script that does `things`, and writes each into its side file and to its output.
 
-    The side file lies beside `$DJINN_OUTPUT`, in the execution's own directory: on the host it is `side.ndjson` there.
+    The side file lies beside `$DJINN_OUTPUT`, in the execution's scratch: on the host it is `scratch/side.ndjson` in its directory.
     """
     return f"""\
-side="$(dirname "$DJINN_OUTPUT")/{SIDE_NAME}"
+side="$(dirname "$DJINN_OUTPUT")/{Path(SIDE_NAME).name}"
 note() {{ printf '{{"what": "%s", "n": %s, "ms": %s}}\\n' "$1" "$2" "$(date +%s%3N)" >> "$side"; }}
 note start 0
 n=0

@@ -46,6 +46,7 @@ WORKERS: Rules = {
     "claim.after": LONGER,
     "workspace.made": EARLY,
     "brief.written": LONGER,
+    "launch.written": LONGER,
     "container.started": EARLY,
     "relay.before_first_batch": EARLY,
     "relay.offset_written": EARLY,

@@ -34,7 +34,7 @@ from djinn.runs.models import Run
 from djinn.runs.services import cancel_run
 from djinn.runs.states import RUN_MOVES, RunStatus
 from djinn.runs.turn import turn_of
-from runtime_image.djinn_runtime.protocol import Brief, dump_brief
+from runtime_image.djinn_runtime.protocol import SCRATCH_NAME, Brief, dump_brief
 from tests.faults import mutants
 from tests.faults.harness import diary
 from tests.faults.inside import OWNER, Inside
@@ -197,7 +197,7 @@ def every_message_but_the_sweeps_is_lost(inside: Inside) -> set[str]:
 def a_container_is_started_a_second_time(inside: Inside) -> set[str]:
     run, execution = begun()
     directory = execution_directory(execution)
-    directory.mkdir(parents=True)
+    (directory / SCRATCH_NAME).mkdir(parents=True)
     brief = Brief(execution.key, "command", "token", str(directory), "none", 30, script=diary(things=1, seconds=0))
     (directory / "brief.json").write_bytes(dump_brief(brief))
     command = [sys.executable, "-c", mutants.RUNTIME, str(directory)]

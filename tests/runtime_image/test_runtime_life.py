@@ -18,6 +18,7 @@ from runtime_image.djinn_runtime.protocol import (
     BRIEF_NAME,
     GUARD_NAME,
     JOURNAL_NAME,
+    SCRATCH_NAME,
     MAX_RECORD_BYTES,
     RECORD_TYPES,
     decode_record,
@@ -51,12 +52,13 @@ def test_a_second_start_does_nothing(execution: Execution) -> None:
 
 def test_a_guard_alone_stops_the_start(execution: Execution) -> None:
     execution.give(mode="command", script="true")
-    (execution.directory / GUARD_NAME).mkdir()
+    (execution.directory / SCRATCH_NAME / GUARD_NAME).mkdir()
     ended = execution.run()
     assert (ended.exit_code, ended.journal) == (97, b"")
 
 
 def test_a_directory_that_does_not_exist_is_a_broken_journal(execution: Execution) -> None:
+    (execution.directory / SCRATCH_NAME).rmdir()
     execution.directory.rmdir()
     assert execution.run().exit_code == 98
 
