@@ -85,11 +85,12 @@ def has_key(name: str, *, environment: Mapping[str, str] | None = None) -> bool:
     values = os.environ if environment is None else environment
     if name == ScriptedProvider.name or _is_described(name, values):
         return True
-    _, place = _place(name, values)
     listed = values.get(PROVIDERS_WITH_KEYS)
     if listed is None:
         listed = settings.INSTALLATION.providers_with_keys
-    return bool(_key(name, place, values)) or _prefix(name) in {_prefix(each.strip()) for each in listed.split(",")}
+    if name and _prefix(name) in {_prefix(each.strip()) for each in listed.split(",")}:
+        return True
+    return name in KNOWN and bool(_key(name, _place(name, values)[1], values))
 
 
 def check_model(text: str) -> None:
