@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 
@@ -70,7 +69,7 @@ def test_a_command_beside_a_stack_knows_whom_the_stack_can_call(
     assert not has_key("mistral")
 
 
-@pytest.mark.skipif(os.getuid() != 0, reason="only root can become two processes of another user")
+@pytest.mark.root
 @pytest.mark.parametrize("is_hidden", [True, False])
 def test_another_process_of_the_same_user_cannot_read_a_hidden_environment(is_hidden: bool) -> None:
     script = f"""
