@@ -12,6 +12,7 @@ from djinn.core.installation.paths import PROJECT, Installation
 from djinn.providers.catalogue import has_key
 
 NOBODY = 65534
+PR_GET_DUMPABLE = 3
 CANARY = "canary-51c0de"
 SHELL = {
     "PATH": "/usr/bin",
@@ -90,3 +91,11 @@ input()
         thief = subprocess.run(look, capture_output=True, user=NOBODY, group=NOBODY, timeout=30, check=False)
         holder.communicate(b"\n", timeout=30)
     assert (thief.returncode != 0, CANARY in thief.stdout.decode()) == (is_hidden, not is_hidden)
+
+
+def test_the_gateway_hides_its_environment(home: Installation) -> None:
+    script = f"import ctypes, djinn.gateway.asgi; print(ctypes.CDLL(None).prctl({PR_GET_DUMPABLE}, 0, 0, 0, 0))"
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=PROJECT, capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout == "0\n"
