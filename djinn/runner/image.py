@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import tarfile
 import tempfile
 from collections.abc import Callable, Iterator
@@ -22,6 +23,7 @@ IMAGE_LABEL = "djinn.image"
 BASE_IMAGE = "debian:bookworm-slim"
 BUILD_SECONDS = 1800
 ENGINE_SECONDS = 30
+DEFAULT_URL = "unix:///var/run/docker.sock"
 
 Log = Callable[[str], None]
 
@@ -191,4 +193,12 @@ def _errors(verb: str) -> Iterator[None]:
     except APIError as exc:
         raise BuildFailed(f"{verb}: {exc.explanation or exc}") from exc
     except (DockerException, requests.RequestException) as exc:
-        raise RunnerUnavailable(f"{verb}: the engine does not answer: {exc}") from exc
+        url = os.environ.get("DOCKER_HOST") or DEFAULT_URL
+        raise RunnerUnavailable(f"{verb}: the engine at {url} does not answer: {_cause(exc)}") from exc
+
+
+def _cause(exc: BaseException) -> BaseException:
+    """What lies at the bottom of an error that several libraries have wrapped, each in its own way."""
+    while inner := next((part for part in exc.args if isinstance(part, BaseException)), None) or exc.__context__:
+        exc = inner
+    return exc

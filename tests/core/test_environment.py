@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 
@@ -13,6 +12,7 @@ from djinn.core.installation.paths import PROJECT, Installation
 from djinn.providers.catalogue import has_key
 
 NOBODY = 65534
+PR_GET_DUMPABLE = 3
 CANARY = "canary-51c0de"
 SHELL = {
     "PATH": "/usr/bin",
@@ -70,7 +70,7 @@ def test_a_command_beside_a_stack_knows_whom_the_stack_can_call(
     assert not has_key("mistral")
 
 
-@pytest.mark.skipif(os.getuid() != 0, reason="only root can become two processes of another user")
+@pytest.mark.root
 @pytest.mark.parametrize("is_hidden", [True, False])
 def test_another_process_of_the_same_user_cannot_read_a_hidden_environment(is_hidden: bool) -> None:
     script = f"""
@@ -91,3 +91,11 @@ input()
         thief = subprocess.run(look, capture_output=True, user=NOBODY, group=NOBODY, timeout=30, check=False)
         holder.communicate(b"\n", timeout=30)
     assert (thief.returncode != 0, CANARY in thief.stdout.decode()) == (is_hidden, not is_hidden)
+
+
+def test_the_gateway_hides_its_environment(home: Installation) -> None:
+    script = f"import ctypes, djinn.gateway.asgi; print(ctypes.CDLL(None).prctl({PR_GET_DUMPABLE}, 0, 0, 0, 0))"
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=PROJECT, capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout == "0\n"

@@ -28,7 +28,7 @@ from tests.faults.checker import INVARIANTS, check
 from tests.faults.harness import CANARY, SIDE_NAME, Watched, linear, quiet, revisiting, watched
 from tests.stack.live import wait_for
 
-pytestmark = [pytest.mark.xdist_group("checker"), pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.bare, pytest.mark.xdist_group("checker"), pytest.mark.timeout(180)]
 
 WORKERS = ("control", "agents")
 

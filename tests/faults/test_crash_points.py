@@ -16,7 +16,7 @@ from tests.faults.campaign import Campaign, Rules, variable
 from tests.faults.harness import fanning, linear, revisiting, talking, using, watched
 from tests.stack.live import wait_for
 
-pytestmark = [pytest.mark.docker, pytest.mark.xdist_group("faults"), pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.xdist_group("faults"), pytest.mark.timeout(600)]
 
 CAMPAIGN_SECONDS = 400.0
 """At most. It is over when every rule has fired, which takes two minutes on two idle cores."""

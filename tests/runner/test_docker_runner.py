@@ -29,6 +29,7 @@ from djinn.runner.base import (
 )
 from djinn.runner.docker import CONTAINER_OWNER, DockerRunner
 from djinn.runner.docker_options import RUNTIME_LABEL, runtime_digest
+from tests import needs
 
 SLEEP = "import time\ntime.sleep(600)"
 ANSWER = "open(directory + '/answer', 'w').write(repr({}))"
@@ -430,10 +431,8 @@ class PrivateEngine:
 
 @pytest.fixture
 def private_engine(docker_engine: str) -> Iterator[PrivateEngine]:
-    if os.getuid() != 0 or shutil.which("dockerd") is None:
-        if os.environ.get("DJINN_REQUIRE_DOCKER") == "1":
-            pytest.fail("DJINN_REQUIRE_DOCKER=1, but an engine of the test's own needs root and the program dockerd")
-        pytest.skip("needs root and dockerd for an engine of its own")
+    needs.root()
+    needs.dockerd()
     directory = Path(tempfile.mkdtemp(prefix="djinn-engine-"))
     engine = PrivateEngine(directory)
     try:

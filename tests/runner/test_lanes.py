@@ -18,7 +18,7 @@ from djinn.runner.workspace import Workspace
 
 Files = dict[str, str | None]
 OWNER = (10001, 10001)
-needs_root = pytest.mark.skipif(os.getuid() != 0, reason="only root can give files away")
+needs_root = pytest.mark.root
 
 
 def lane(root: Path, name: str) -> Workspace:

@@ -401,7 +401,7 @@ def test_a_running_git_keeps_the_lock_of_its_dead_worker(fresh: Workspace) -> No
         pass
 
 
-@pytest.mark.skipif(os.getuid() != 0, reason="only root can give files away")
+@pytest.mark.root
 def test_the_tree_belongs_to_the_owner_and_links_are_not_followed(tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     outside.write_text("x")
@@ -416,7 +416,7 @@ def test_the_tree_belongs_to_the_owner_and_links_are_not_followed(tmp_path: Path
     assert uids == [10001, 10001, 10001, 0]
 
 
-@pytest.mark.skipif(os.getuid() != 0, reason="only root can mount a small disk")
+@pytest.mark.root
 def test_a_full_disk_is_told_as_such(tmp_path: Path) -> None:
     disk = tmp_path / "disk"
     disk.mkdir()

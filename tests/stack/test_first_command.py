@@ -130,6 +130,7 @@ def test_providers_keys_are_in_the_gateway_alone(running: Live) -> None:
     assert running.installation.providers_with_keys == "house,openai"
 
 
+@pytest.mark.bare
 def test_an_agent_that_runs_as_a_process_gets_no_key(running: Live) -> None:
     running.add_pipeline("steal", 'steps: [{id: STEAL, run: \'env; tr "\\\\0" "\\\\n" < /proc/$PPID/environ\'}]\n')
     run = running.start("steal")

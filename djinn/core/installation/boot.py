@@ -86,7 +86,7 @@ def _docker_or_process(steps: Steps) -> str:
         ) as step:
             call_command("image", verbosity=1, no_color=True, stdout=Lines(_layers(step)))
     except CommandError as exc:
-        steps.say(NOT_ISOLATED.format(why=f"no Docker engine can be used ({str(exc).splitlines()[0][:200]})"))
+        steps.say(NOT_ISOLATED.format(why=f"no Docker engine can be used: {str(exc).splitlines()[0][:200]}"))
         return "process"
     return "docker"
 

@@ -140,3 +140,7 @@ class Installation:
 def present_installation() -> Installation:
     """The installation that the environment names."""
     return Installation(home=Path(os.environ.get("DJINN_HOME") or PROJECT / "var").resolve())
+
+
+if __name__ == "__main__":
+    present_installation().make_directories()
