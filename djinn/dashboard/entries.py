@@ -150,7 +150,7 @@ def _usage(data: Data) -> dict[str, Any]:
 
 def _log(data: Data) -> dict[str, Any]:
     level = _word(data, "level", "info")
-    return _line(level.capitalize(), shown(data.get("message", "")), _LEVELS.get(level, "muted"))
+    return _line(level.capitalize(), shown(data.get("text") or data.get("message", "")), _LEVELS.get(level, "muted"))
 
 
 def _finished(data: Data) -> dict[str, Any]:

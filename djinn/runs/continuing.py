@@ -87,11 +87,13 @@ def restart_run(
     *,
     run: Run,
     inputs: Mapping[str, JSON] | None = None,
+    model: str | None = None,
     user: User | None = None,
     idempotency_key: str | None = None,
 ) -> Run:
     """A new run from the beginning, of the pipeline and the agents as they are now, with the old inputs and these.
 
+    `model` None is the old run's; empty is what each agent or step names.
     Old values of inputs that the pipeline has no longer are left out. Raises `Conflict` for a run that is open, and
     what `start_run` raises.
     """
@@ -107,11 +109,12 @@ def restart_run(
             pipeline_id=run.pipeline,
             inputs={**kept, **(inputs or {})},
             user=user,
-            model=run.model,
+            model=run.model if model is None else model,
             idempotency_key=idempotency_key,
             continues=run,
         )
-        _tell_old(run, new, Verb.RESTART, user, {"inputs": dict(inputs or {})})
+        details = {} if model is None else {"model": model}
+        _tell_old(run, new, Verb.RESTART, user, {"inputs": dict(inputs or {}), **details})
     return new
 
 

@@ -75,6 +75,8 @@ def start_run(
     try:
         with transaction.atomic():
             store_run(run, loaded.pipeline, **({"verb": str(Intent.Verb.RESTART)} if continues else {}))
+            warnings = catalogue.model_warnings(loaded.pipeline, agents, override=model)
+            append(run.stream, [NewEvent("notice", {"text": text}) for text in warnings])
     except IntegrityError as exc:
         if idempotency_key and (earlier := started_before(user, idempotency_key, pipeline_id, continues)):
             return earlier
