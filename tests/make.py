@@ -67,7 +67,17 @@ def write_pipeline(*steps: dict[str, JSON], name: str = "work", **top: JSON) -> 
     path: Path = settings.PIPELINES_DIRECTORY / f"{name}.yaml"
     top = {"name": name, "defaults": {"retries": {"max": 0}}, **top}
     path.write_text(yaml.safe_dump({**top, "steps": list(steps)}, sort_keys=False))
+    for model in (settings.DEFAULT_MODEL, *(step.get("model") for step in steps)):
+        _write_script(str(model or ""))
     return path
+
+
+def _write_script(model: str) -> None:
+    """A script without turns for a scripted model, which has to be there for a run to start."""
+    provider, _, name = model.partition("/")
+    if provider == "scripted":
+        (settings.PIPELINES_DIRECTORY / "scripts").mkdir(exist_ok=True)
+        (settings.PIPELINES_DIRECTORY / "scripts" / f"{name}.yaml").write_text("steps: {}\n")
 
 
 def begin(*steps: dict[str, JSON], **top: JSON) -> Run:

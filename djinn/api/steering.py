@@ -51,9 +51,10 @@ class Rerun(serializers.Serializer[Any]):
 
 
 class Restart(serializers.Serializer[Any]):
-    """The inputs that change; the others stay."""
+    """The inputs that change; the others stay. Without a model it is that of the old run."""
 
     inputs = serializers.DictField(child=serializers.JSONField(), default=dict)
+    model = serializers.CharField(max_length=260, allow_blank=True, required=False)
 
 
 class Many(serializers.Serializer[Any]):

@@ -139,7 +139,7 @@ def _log(data: Data) -> dict[str, Any]:
     if RETRY in data:
         return _retry(data)
     level = _word(data, "level", "info")
-    return _line(level.capitalize(), shown(data.get("message") or data.get("text", "")), _LEVELS.get(level, "muted"))
+    return _line(level.capitalize(), shown(data.get("text") or data.get("message", "")), _LEVELS.get(level, "muted"))
 
 
 def _retry(data: Data) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from django.http import QueryDict
 from djinn.core.errors import UserError
 from djinn.dashboard.forms import InputsForm, RunFilterForm, is_plain, page_key
 from djinn.pipelines.history import named
-from djinn.pipelines.schema import Input
+from djinn.pipelines.schema import Input, Pipeline
 from djinn.runs.models import Decision, Run
 from djinn.runs.notes import LONGEST_NOTE
 from djinn.runs.states import StepStatus
@@ -95,7 +95,34 @@ class RerunForm(_RunForm):
 
 
 class RestartForm(InputsForm):
-    """The inputs of a run, to be changed."""
+    """The inputs and the model of a run, to be changed."""
+
+    model = forms.CharField(
+        max_length=260,
+        required=False,
+        help_text="provider/model for all agents of the new run; empty: what each agent or step names",
+    )
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        data: Mapping[str, Any] | None = None,
+        *,
+        present: Mapping[str, Any] | None = None,
+        model: str = "",
+    ) -> None:
+        super().__init__(pipeline, data, present=present)
+        self.fields["model"].initial = model
+        self.order_fields([name for name in self.fields if name != "model"])
+
+    @property
+    def chosen_model(self) -> str | None:
+        """The model that was written, which may be none; None when the page had no such field."""
+        return str(self.cleaned_data["model"]) if "model" in self.data else None
+
+    @property
+    def idempotency_key(self) -> str:
+        return page_key(self.cleaned_data["nonce"], [self.cleaned_data["model"], self.inputs])
 
     @property
     def changed(self) -> dict[str, Any]:

@@ -28,7 +28,7 @@ from djinn.runs.notes import copy_notes
 from djinn.runs.people import name_of
 from djinn.runs.reuse import kept_on_rerun, kept_on_retry
 from djinn.runs.selectors import past_of
-from djinn.runs.services import new_run, store_cancel, store_run
+from djinn.runs.services import new_run, store_cancel, store_first, store_run
 from djinn.runs.states import RUN_FINAL, RUN_OPEN, RunStatus
 
 JSON = Any
@@ -87,16 +87,18 @@ def restart_run(
     *,
     run: Run,
     inputs: Mapping[str, JSON] | None = None,
+    model: str | None = None,
     user: User | None = None,
     idempotency_key: str | None = None,
 ) -> Run:
     """A new run from the beginning, of the pipeline and the agents as they are now, with the old inputs and these.
 
+    `model` None is the old run's; empty is what each agent or step names.
     Old values of inputs that the pipeline has no longer are left out. Raises `Conflict` for a run that is open, and
     what `start_run` raises.
     """
     changed = dict(inputs or {})
-    request = request_of(user, idempotency_key, verb=str(Verb.RESTART), run=run.pk, inputs=changed)
+    request = request_of(user, idempotency_key, verb=str(Verb.RESTART), run=run.pk, inputs=changed, model=model)
     if earlier := earlier_run(request):
         return earlier
     _refuse_child(run)
@@ -104,12 +106,14 @@ def restart_run(
         raise Conflict(f"Run {run.pk} has not ended: {run.get_status_display().lower()}.")
     declared = {given.name for given in catalogue.find_pipeline(run.pipeline).pipeline.inputs}
     kept = {name: value for name, value in run.inputs.items() if name in declared}
-    new, pipeline = new_run(pipeline_id=run.pipeline, inputs={**kept, **changed}, model=run.model, request=request)
+    chosen = run.model if model is None else model
+    new, pipeline = new_run(pipeline_id=run.pipeline, inputs={**kept, **changed}, model=chosen, request=request)
     new.continues = run
+    details = {"inputs": changed} if model is None else {"inputs": changed, "model": model}
 
     def store() -> Run:
-        store_run(new, pipeline, verb=str(Verb.RESTART))
-        _tell_old(run, new, Verb.RESTART, user, {"inputs": changed})
+        store_first(new, pipeline, verb=str(Verb.RESTART))
+        _tell_old(run, new, Verb.RESTART, user, details)
         return new
 
     return stored_once(request, store)

@@ -57,7 +57,7 @@ def start_run(
         return earlier
     run, pipeline = new_run(pipeline_id=pipeline_id, inputs=inputs, model=model, priority=priority, request=request)
     run.schedule = schedule
-    stored = stored_once(request, lambda: store_run(run, pipeline))
+    stored = stored_once(request, lambda: store_first(run, pipeline))
     fault("start_run.after_commit")
     return stored
 
@@ -107,6 +107,15 @@ def store_run(run: Run, pipeline: Pipeline, **told: JSON) -> Run:
     open_run_budget(run, pipeline)
     ring_advance(run.pk)
     fault("start_run.before_commit")
+    return run
+
+
+def store_first(run: Run, pipeline: Pipeline, **told: JSON) -> Run:
+    """As `store_run`, for a run that begins at the beginning; what is odd about its models is told in its log."""
+    store_run(run, pipeline, **told)
+    warnings = catalogue.model_warnings(pipeline, run.agents, override=run.model)
+    if warnings:
+        append(run.stream, [NewEvent("notice", {"text": text}) for text in warnings])
     return run
 
 

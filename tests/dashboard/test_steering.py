@@ -173,6 +173,14 @@ def test_a_restart_takes_what_was_changed_and_emptied(browse: Browser, operator:
     assert Run.objects.get(continues=old).inputs == wanted
 
 
+def test_a_restart_may_name_another_model(browse: Browser, operator: User, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DJINN_PROVIDERS_WITH_KEYS", "openai")
+    old = work(begin(step("A")))
+    assert 'name="model"' in text_of(browse(operator), f"/runs/{old.pk}/restart/")
+    browse(operator).post(f"/runs/{old.pk}/restart/", {"nonce": "n", "model": "openai/gpt-5"})
+    assert Run.objects.get(continues=old).model == "openai/gpt-5"
+
+
 def test_a_wrong_input_of_a_restart_is_told_at_its_field(browse: Browser, operator: User) -> None:
     old = work(begin(step("A"), inputs=INPUTS))
     data = {"nonce": "n", "input-topic": "", "input-files": "no list", "input-mode": '"fast"'}

@@ -101,66 +101,69 @@ REFUSALS: dict[str, tuple[int, dict[str, str], str]] = {
 }
 
 
+class _Answers(BaseHTTPRequestHandler):
+    """One connection."""
+
+    protocol_version = "HTTP/1.1"
+    double: ProviderDouble
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.double.bodies.append(body)
+        self.double.connections.add(self.client_address)
+        self.double.headers.append({name.lower(): value for name, value in self.headers.items()})
+        if body["model"] in REFUSALS:
+            self._refuse(*REFUSALS[body["model"]])
+        else:
+            self._stream(body["model"])
+
+    def _refuse(self, status: int, headers: dict[str, str], text: str) -> None:
+        self.send_response(status)
+        for name, value in {**headers, "Content-Length": str(len(text))}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(text.encode())
+
+    def _stream(self, model: str) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", "text/event-stream")
+        self.send_header("Transfer-Encoding", "chunked")
+        if model == "compressed":
+            self.send_header("Content-Encoding", "gzip")
+        self.end_headers()
+        try:
+            if model == "slow":
+                self._line(HELLO[0])
+                self.double.go_on.wait(30)
+            for line in STREAMS.get(model, HELLO[1:]):
+                self._line(line)
+            while model in ("stalled", "murmuring") and not self.double.go_on.wait(0.2):
+                if model == "murmuring":
+                    self._line(": still here")
+            while model == "flood":
+                self._line("data: " + json.dumps({"choices": [], "x": "x" * 1_000_000}))
+            while model == "endless":
+                self._line(HELLO[0])
+                self.double.go_on.wait(0.05)
+            self.wfile.write(b"0\r\n\r\n")
+        except OSError:
+            self.double.was_left.set()
+            self.close_connection = True
+
+    def _line(self, line: str) -> None:
+        content = line.encode() + b"\n\n"
+        self.wfile.write(b"%x\r\n%s\r\n" % (len(content), content))
+        self.wfile.flush()
+
+    def log_message(self, *_: Any) -> None:
+        """Says nothing."""
+
+
 @contextmanager
 def provider_double() -> Iterator[ProviderDouble]:
     """A running double."""
     double = ProviderDouble()
-
-    class Answers(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def do_POST(self) -> None:
-            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            double.bodies.append(body)
-            double.connections.add(self.client_address)
-            double.headers.append({name.lower(): value for name, value in self.headers.items()})
-            if body["model"] in REFUSALS:
-                self._refuse(*REFUSALS[body["model"]])
-            else:
-                self._stream(body["model"])
-
-        def _refuse(self, status: int, headers: dict[str, str], text: str) -> None:
-            self.send_response(status)
-            for name, value in {**headers, "Content-Length": str(len(text))}.items():
-                self.send_header(name, value)
-            self.end_headers()
-            self.wfile.write(text.encode())
-
-        def _stream(self, model: str) -> None:
-            self.send_response(200)
-            self.send_header("Content-Type", "text/event-stream")
-            self.send_header("Transfer-Encoding", "chunked")
-            if model == "compressed":
-                self.send_header("Content-Encoding", "gzip")
-            self.end_headers()
-            try:
-                if model == "slow":
-                    self._line(HELLO[0])
-                    double.go_on.wait(30)
-                for line in STREAMS.get(model, HELLO[1:]):
-                    self._line(line)
-                while model in ("stalled", "murmuring") and not double.go_on.wait(0.2):
-                    if model == "murmuring":
-                        self._line(": still here")
-                while model == "flood":
-                    self._line("data: " + json.dumps({"choices": [], "x": "x" * 1_000_000}))
-                while model == "endless":
-                    self._line(HELLO[0])
-                    double.go_on.wait(0.05)
-                self.wfile.write(b"0\r\n\r\n")
-            except OSError:
-                double.was_left.set()
-                self.close_connection = True
-
-        def _line(self, line: str) -> None:
-            content = line.encode() + b"\n\n"
-            self.wfile.write(b"%x\r\n%s\r\n" % (len(content), content))
-            self.wfile.flush()
-
-        def log_message(self, *_: Any) -> None:
-            """Says nothing."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Answers)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Bound", (_Answers,), {"double": double}))
     server.daemon_threads = True
     double.url = f"http://127.0.0.1:{server.server_port}/v1"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})

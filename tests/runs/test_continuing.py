@@ -323,6 +323,25 @@ def test_a_restart_begins_afresh_with_changed_inputs_and_the_pipeline_as_it_is_n
     assert Intent.objects.get().details == {"run": new.pk, "inputs": {"times": "3"}}
 
 
+def test_a_restart_may_be_of_another_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DJINN_PROVIDERS_WITH_KEYS", "openai")
+    old = ran(BUILD)
+    models = [restart_run(run=old, model=model).model for model in (None, "openai/gpt-5", "")]
+    assert models == ["", "openai/gpt-5", ""]
+    assert Intent.objects.get(details__model="openai/gpt-5").verb == Intent.Verb.RESTART
+
+
+def test_a_restart_with_a_model_that_nobody_can_be_asked_for_changes_nothing() -> None:
+    agent = {"id": "WRITE", "agent": "analyst", "input": "Write.", "model": "scripted/actor"}
+    old = begin(agent)
+    cancel_run(run=old)
+    work(old)
+    before = state()
+    with pytest.raises(UserError, match=r"Step WRITE of work: .* has no key") as raised:
+        restart_run(run=old, model="openai/gpt-5")
+    assert ("model" in raised.value.details, state()) == (True, before)
+
+
 def test_values_of_inputs_that_are_gone_are_left_out() -> None:
     old = ran(BUILD, inputs=INPUTS)
     write_pipeline(BUILD, inputs={"times": INPUTS["times"]})

@@ -47,6 +47,7 @@ class Command(OperatingCommand):
         anew.add_argument(
             "--input", action="append", default=[], metavar="NAME=VALUE", help="an input that changes; may be repeated"
         )
+        anew.add_argument("--model", help="provider/model for all agents, instead of the old run's")
         context = _one(verbs, "inject", "add text to the next prompt of a step or an agent")
         context.add_argument("text")
         context.add_argument("--step", default="")
@@ -91,7 +92,8 @@ class Command(OperatingCommand):
 
     def _restart(self, options: dict[str, Any]) -> None:
         inputs = dict(pair(text) for text in options["input"])
-        self._tell_new(restart_run(run=find_run(options["id"]), inputs=inputs, user=operator_of(options)))
+        run, user = find_run(options["id"]), operator_of(options)
+        self._tell_new(restart_run(run=run, inputs=inputs, model=options["model"], user=user))
 
     def _inject(self, options: dict[str, Any]) -> None:
         given = {name: options[name] for name in ("text", "step", "agent")}
