@@ -8,6 +8,7 @@ class ExecutionsConfig(AppConfig):
 
     def ready(self) -> None:
         from djinn.core.liveness import register_busy_hosts, register_isolation
+        from djinn.executions import checks  # noqa: F401 (registers itself)
         from djinn.executions.lease import hosts_holding
         from djinn.executions.places import present_runner
 

@@ -40,7 +40,7 @@ class Resources:
     memory_mb: int = 1024
     pids: int = 256
     disk_mb: int | None = None
-    """How large the workspace may grow; None is as large as the host allows."""
+    """What its workspace and directory may take together; None is the installation's limit."""
 
 
 @dataclass(frozen=True)
