@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import threading
 import time
@@ -28,6 +27,7 @@ from djinn.executions.services import request_stop
 from djinn.executions.states import Reason
 from djinn.executions.supervise import see_through
 from djinn.runner.base import ContainerSpec, Phase, RunnerUnavailable, StartRefused
+from djinn.runner.files import write_json
 from djinn.runner.stub import StubRunner
 from tests.make import claimed, expire, failed, journal, make_execution, played, succeeded
 
@@ -262,7 +262,7 @@ def test_a_journal_that_shrinks_ends_the_execution_as_rejected() -> None:
     assert not is_running(execution)
 
 
-def test_a_worker_that_shuts_down_leaves_its_container_running_for_the_next() -> None:
+def test_a_worker_that_shuts_down_leaves_its_container_running_for_the_next(home: Installation) -> None:
     execution = make_execution(**order(hold=True))
     worker = in_background(execution)
     wait_for(lambda: read_after("test", 0))
@@ -274,6 +274,7 @@ def test_a_worker_that_shuts_down_leaves_its_container_running_for_the_next() ->
     execution.refresh_from_db()
     assert (execution.status, is_running(execution)) == ("running", True)
     journal(execution, ("finished", succeeded()), start=2)
+    write_json(home.executions / "stub" / execution.key / "exit.json", 0)
     seen_through(execution)
     assert (execution.status, execution.lease_token) == ("exited", 2)
     assert [event.type for event in read_after("test", 0)] == ["ready", "finished"]
@@ -452,13 +453,3 @@ def test_what_ended_on_another_host_is_left_to_that_one(ended: Execution, settin
     settings.KEEP_CONTAINER_SECONDS = 0.0
     settings.HOST_NAME = "there"
     assert collect(present_runner()) == 0
-
-
-def test_a_directory_that_cannot_be_removed_keeps_no_other(ended: Execution, settings: Any) -> None:
-    settings.KEEP_CONTAINER_SECONDS = 0.0
-    other = seen_through(make_execution(**order()))
-    directory = execution_directory(ended)
-    shutil.rmtree(directory)
-    directory.write_text("a file where a folder was")
-    assert collect(present_runner()) == 1
-    assert not execution_directory(other).exists()
