@@ -13,7 +13,7 @@ from django.db.models.fields import DurationField
 from djinn.core.faults import fault
 from djinn.executions.lease import DatabaseClock, unattended
 from djinn.executions.models import Execution
-from djinn.executions.places import execution_directory, present_runner
+from djinn.executions.places import close_door, execution_directory, present_runner
 from djinn.executions.states import FINAL, OPEN
 from djinn.runner.base import Phase, Runner, RunnerError
 
@@ -70,6 +70,7 @@ def collect(runner: Runner) -> int:
         fault("collect.before_remove")
         runner.remove(execution.key)
         fault("collect.after_remove")
+        close_door(execution)
         try:
             shutil.rmtree(execution_directory(execution), ignore_errors=False, onerror=_missing_is_fine)
         except OSError as exc:  # it is tried again later, and must not keep the others

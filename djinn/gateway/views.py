@@ -16,6 +16,7 @@ from djinn.core.errors import UserError
 from djinn.executions.models import Execution
 from djinn.gateway.calls import context_of, metered, whole_answer
 from djinn.gateway.door import execution_of, refusal
+from djinn.gateway.reading import json_of
 from djinn.providers.base import Body, ProviderError
 from djinn.providers.catalogue import find_provider, parse_model
 
@@ -53,7 +54,7 @@ async def chat_completions(request: HttpRequest) -> HttpResponseBase:
     if execution is None:
         return refusal(401, "This token opens nothing.", kind=REFUSED)
     try:
-        body = _body(request)
+        body = await _body(request)
     except RequestDataTooBig:
         return refusal(413, "The request is too large.", kind="invalid_request_error")
     except UserError as exc:
@@ -106,11 +107,8 @@ def _whole(chunks: list[Body]) -> Body:
         raise ProviderError("the provider's chunks do not make an answer", permanent=False) from exc
 
 
-def _body(request: HttpRequest) -> Body:
-    try:
-        body = json.loads(request.body)
-    except (ValueError, RecursionError) as exc:
-        raise UserError(f"The body is not JSON: {exc}") from exc
+async def _body(request: HttpRequest) -> Body:
+    body: Any = await json_of(request)
     if (
         not isinstance(body, dict)
         or not isinstance(body.get("model"), str)

@@ -52,8 +52,13 @@ class Installation:
 
     @property
     def gateway_directory(self) -> Path:
-        """Mounted into containers: holds nothing but the gateway's socket."""
+        """Holds the gateway's own socket, and is mounted into containers of an earlier version."""
         return self.sockets / "gateway"
+
+    @property
+    def doors(self) -> Path:
+        """A folder for each execution, mounted into its container: the gateway listens in it."""
+        return self.sockets / "doors"
 
     @property
     def executions(self) -> Path:
@@ -96,7 +101,7 @@ class Installation:
         self.sockets.mkdir(mode=0o711, parents=True, exist_ok=True)
         if self.sockets.lstat().st_uid != os.geteuid():
             raise AppError(f"{self.sockets} is not ours: somebody else could listen in our place")
-        ours = (self.executions, self.workspaces, self.artifacts, self.logs, self.gateway_directory)
+        ours = (self.executions, self.workspaces, self.artifacts, self.logs, self.gateway_directory, self.doors)
         for directory in (*ours, self.home / "static"):
             directory.mkdir(mode=0o711, parents=True, exist_ok=True)
 

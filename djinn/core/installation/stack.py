@@ -59,7 +59,8 @@ class Stack:
         if self._has_processes:
             _remove_containers()
         self.supervisor.stop()
-        for leftover in (self.installation.redis_socket, self.installation.gateway_directory / "gateway.sock"):
+        gateway = self.installation.gateway_directory / "gateway.sock"
+        for leftover in (self.installation.redis_socket, gateway, *self.installation.doors.glob("*/gateway.sock")):
             leftover.unlink(missing_ok=True)
 
     def start_servers(self) -> None:
@@ -81,13 +82,14 @@ class Stack:
         """Start the processes of Djinn and wait until web and gateway answer."""
         self._has_processes = True
         socket_path = self.installation.gateway_directory / "gateway.sock"
+        doors = str(self.installation.doors)
         queues = f"agents,agents@{self._host_name}"
         agents = ("worker", "-Q", queues, "-c", str(self._executions), "-n", "agents@%h", "--disable-prefetch")
         page = http.client.HTTPConnection("127.0.0.1", self.port, timeout=2)
         for process in (
-            Process("gateway", _uvicorn("djinn.gateway.asgi", "--uds", str(socket_path)), environment,
+            Process("gateway", _served("djinn.gateway.asgi", "--uds", str(socket_path), "--doors", doors), environment,
                     is_ready=lambda: _answers(_UnixConnection(socket_path), "/healthz")),
-            Process("web", _uvicorn("djinn.asgi", "--host", "127.0.0.1", "--port", str(self.port)), environment,
+            Process("web", _served("djinn.asgi", "--host", "127.0.0.1", "--port", str(self.port)), environment,
                     is_ready=lambda: _answers(page, "/healthz")),
             Process("control", _celery("worker", *CONTROL), environment),
             Process("agents", _celery(*agents), environment),
@@ -153,9 +155,8 @@ def _process(server: servers.Server, *, stop: int, ready: Callable[[], bool]) ->
     return Process(server.name, server.command, user=server.user, group=server.group, stop_signal=stop, is_ready=ready)
 
 
-def _uvicorn(module: str, *arguments: str) -> tuple[str, ...]:
-    options = ("--no-access-log", "--lifespan", "off", "--timeout-graceful-shutdown", "2", "--log-level", "warning")
-    return (sys.executable, "-m", "uvicorn", f"{module}:application", *arguments, *options)
+def _served(module: str, *arguments: str) -> tuple[str, ...]:
+    return (sys.executable, "-m", "djinn.core.serving", f"{module}:application", *arguments)
 
 
 def _celery(*arguments: str) -> tuple[str, ...]:
