@@ -13,7 +13,7 @@ from djinn.core.faults import fault
 from djinn.executions.ending import Ending, ending_of
 from djinn.executions.lease import DatabaseClock, Lease
 from djinn.executions.models import Artifact, Execution
-from djinn.executions.places import workspace_of
+from djinn.executions.places import close_door, workspace_of
 from djinn.executions.relay import Relay
 from djinn.executions.states import ExecutionStatus, Reason
 from djinn.executions.structured import checked
@@ -65,6 +65,7 @@ def conclude(
         except WorkspaceError as exc:
             ending = _without_workspace(ending, exc)
     _finish(execution, lease, ending, state, kept, files)
+    close_door(execution)
     log.info("execution_ended", status=str(ending.status), reason=str(ending.reason))
 
 

@@ -13,7 +13,7 @@ from django.db.models.expressions import Combinable
 from djinn.core.faults import fault
 from djinn.executions.lease import DatabaseClock, unattended
 from djinn.executions.models import Execution
-from djinn.executions.places import execution_directory, present_runner
+from djinn.executions.places import close_door, execution_directory, present_runner
 from djinn.executions.states import FINAL, OPEN, Reason
 from djinn.runner.base import Phase, Runner, RunnerError, RunnerUnavailable
 from djinn.runner.files import remove_tree
@@ -101,6 +101,7 @@ def _remove(execution: Execution, runner: Runner) -> None:
     fault("collect.before_remove")
     runner.remove(execution.key)
     fault("collect.after_remove")
+    close_door(execution)
     remove_tree(execution_directory(execution))
     Execution.objects.filter(pk=execution.pk).update(collected_at=DatabaseClock())
 

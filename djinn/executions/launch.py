@@ -14,7 +14,7 @@ from djinn.executions.directory import OWN_TREE, has_journal, lay_out
 from djinn.executions.disk import require_room
 from djinn.executions.lease import DatabaseClock, Lease
 from djinn.executions.models import Execution
-from djinn.executions.places import execution_directory, workspace_of
+from djinn.executions.places import door_of, execution_directory, open_door, workspace_of
 from djinn.executions.states import ExecutionStatus
 from djinn.executions.structured import output_schema_of
 from djinn.executions.tokens import token_of
@@ -60,6 +60,7 @@ def launch(execution: Execution, lease: Lease, runner: Runner) -> ContainerState
     lease.write(launched_at=DatabaseClock())
     fault("launch.written")
     lease.check()
+    open_door(execution)
     _start(execution, runner, spec)
     fault("container.started")
     return runner.inspect(execution.key)
@@ -93,7 +94,7 @@ def specification(execution: Execution) -> ContainerSpec:
         image=execution.image_id,
         workspace=_tree(execution),
         execution_directory=execution_directory(execution),
-        gateway_directory=settings.INSTALLATION.gateway_directory,
+        gateway_directory=door_of(execution),
         runtime_directory=settings.RUNTIME_DIRECTORY,
         deadline_seconds=execution.timeout_seconds,
         network="bridge" if execution.network == "bridge" else "none",

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 from functools import cache
 from pathlib import Path
 
+import structlog
 from django.conf import settings
 
 from djinn.executions.models import Execution
 from djinn.runner.base import Runner
 from djinn.runner.workspace import Workspace
+
+log = structlog.get_logger(__name__)
 
 _lock = threading.Lock()
 
@@ -19,6 +23,29 @@ def execution_directory(execution: Execution) -> Path:
     """Brief, journal and guard."""
     path: Path = settings.INSTALLATION.executions / execution.key
     return path
+
+
+def door_of(execution: Execution) -> Path:
+    """The folder of its way to the gateway, which makes a socket in it."""
+    path: Path = settings.INSTALLATION.doors / execution.key
+    return path
+
+
+def open_door(execution: Execution) -> None:
+    """Make the folder; the gateway listens in it a moment later."""
+    door = door_of(execution)
+    door.mkdir(parents=True, exist_ok=True)
+    door.chmod(0o711)  # whatever the umask: the container's user has to reach the socket
+
+
+def close_door(execution: Execution) -> None:
+    """Remove the folder with its socket: nobody comes in any more. Again is no error."""
+    try:
+        shutil.rmtree(door_of(execution))
+    except FileNotFoundError:
+        pass  # it was closed before, or never open
+    except OSError as exc:  # the gateway may be making its socket; it is closed again when it is collected
+        log.warning("door_not_closed", execution=execution.pk, error=str(exc))
 
 
 def workspace_of(execution: Execution) -> Workspace:

@@ -1,4 +1,4 @@
-"""The gateway's ASGI application, served by uvicorn on a Unix socket."""
+"""The gateway's ASGI application, served on Unix sockets by `djinn.core.serving`."""
 
 from __future__ import annotations
 
@@ -14,4 +14,8 @@ from djinn.core.installation.environment import hide_environment
 LARGEST_BODY = 32 * 1024 * 1024
 
 hide_environment()  # it holds the providers' keys
-application = bounded(get_asgi_application(), max_bytes=LARGEST_BODY)
+django = get_asgi_application()
+
+from djinn.gateway.fair import Fairness  # noqa: E402  below Django, as everything of the gateway
+
+application = Fairness().around(bounded(django, max_bytes=LARGEST_BODY))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -13,16 +12,19 @@ from django.http import HttpRequest, JsonResponse
 from django.views.decorators.csrf import csrf_exempt
 
 from djinn.core.errors import UserError
-from djinn.executions.structured import CheckFailed, output_schema_of, problems_of
+from djinn.executions.structured import CheckFailed, output_schema_of, problems_of, quick_problems_of
 from djinn.gateway.door import execution_of, refusal
+from djinn.gateway.reading import json_of
 
 log = structlog.get_logger(__name__)
 
 LARGEST_BODY = 1024 * 1024
 INVALID = "invalid_request_error"
-_checkers = ThreadPoolExecutor(max_workers=2, thread_name_prefix="check")
+_quick = ThreadPoolExecutor(max_workers=4, thread_name_prefix="check")
+_slow = ThreadPoolExecutor(max_workers=2, thread_name_prefix="slow-check")
+"""Every check begins among the quick ones; what is not done in a moment waits for its turn among its like."""
 _under_way: set[int] = set()
-"""Executions whose answer is being checked: one container cannot keep the others waiting for long."""
+"""Executions whose answer is being checked: one container has one place in a queue."""
 
 
 @csrf_exempt
@@ -37,7 +39,7 @@ async def check_output(request: HttpRequest) -> JsonResponse:
     if wanted is None:
         return refusal(409, "The answer of this execution follows no schema.", kind=INVALID)
     try:
-        value = _value(request)
+        value = await _value(request)
     except RequestDataTooBig:
         return refusal(413, f"The body is larger than {LARGEST_BODY} bytes.", kind=INVALID)
     except UserError as exc:
@@ -49,7 +51,7 @@ async def check_output(request: HttpRequest) -> JsonResponse:
 
 async def _checked(execution: int, value: Any, schema: dict[str, Any]) -> JsonResponse:
     _under_way.add(execution)
-    check = asyncio.get_running_loop().run_in_executor(_checkers, problems_of, value, schema)
+    check = asyncio.create_task(_problems(value, schema))
     check.add_done_callback(lambda _: _under_way.discard(execution))  # also when whoever asked has gone
     try:
         return JsonResponse({"problems": await asyncio.shield(check)})
@@ -58,13 +60,14 @@ async def _checked(execution: int, value: Any, schema: dict[str, Any]) -> JsonRe
         return refusal(503, "The answer cannot be checked now.", kind="server_error", retry_after_seconds=2)
 
 
-def _value(request: HttpRequest) -> Any:
-    if len(request.body) > LARGEST_BODY:
-        raise RequestDataTooBig
-    try:
-        body = json.loads(request.body)
-    except (ValueError, RecursionError) as exc:
-        raise UserError(f"The body is not JSON: {exc}") from exc
+async def _problems(value: Any, schema: dict[str, Any]) -> list[str]:
+    loop = asyncio.get_running_loop()
+    found = await loop.run_in_executor(_quick, quick_problems_of, value, schema)
+    return await loop.run_in_executor(_slow, problems_of, value, schema) if found is None else found
+
+
+async def _value(request: HttpRequest) -> Any:
+    body = await json_of(request, most_bytes=LARGEST_BODY)
     if not isinstance(body, dict) or set(body) != {"value"}:
         raise UserError("The body needs a value, and nothing else.")
     return body["value"]

@@ -17,7 +17,8 @@ from djinn.executions.models import Execution
 from djinn.gateway.calls import context_of, metered, whole_answer
 from djinn.gateway.door import execution_of, refusal
 from djinn.gateway.failures import error_of, provider_refusal
-from djinn.gateway.requests import parse_body
+from djinn.gateway.reading import json_of
+from djinn.gateway.requests import chat_request
 from djinn.providers.base import Body, ProviderError, refused
 from djinn.providers.catalogue import find_provider, parse_model
 from djinn.providers.faults import Fault
@@ -56,7 +57,7 @@ async def chat_completions(request: HttpRequest) -> HttpResponseBase:
     if execution is None:
         return refusal(401, "This token opens nothing.", kind=REFUSED)
     try:
-        body = _body(request)
+        body = chat_request(await json_of(request))
     except RequestDataTooBig:
         return refusal(413, "The request is too large.", kind="invalid_request_error")
     except UserError as exc:
@@ -100,7 +101,3 @@ async def _events(first: Body | None, chunks: Any) -> AsyncIterator[bytes]:
 def _event(value: Body) -> bytes:
     """ASCII with escapes: a character that the provider cut in two, half in each of two chunks, survives the way."""
     return b"data: " + json.dumps(value, separators=(",", ":")).encode() + b"\n\n"
-
-
-def _body(request: HttpRequest) -> Body:
-    return parse_body(request.body)

@@ -25,10 +25,11 @@ def database_url() -> str:
 
 @contextmanager
 def serving(module: str, folder: Path, **environment: str) -> Iterator[httpx2.Client]:
-    """A client of `module`'s ASGI application, served by uvicorn on a Unix socket in the folder."""
-    path = folder / "s"
-    command = (sys.executable, "-m", "uvicorn", f"{module}:application", "--uds", str(path), "--lifespan", "off",
-               "--timeout-graceful-shutdown", "1", "--log-level", "warning")  # fmt: skip
+    """A client of `module`'s ASGI application, served on a Unix socket in the folder, with doors in `folder/doors`."""
+    path, doors = folder / "s", folder / "doors"
+    doors.mkdir(exist_ok=True)
+    command = (sys.executable, "-m", "djinn.core.serving", f"{module}:application", "--uds", str(path),
+               "--doors", str(doors))  # fmt: skip
     variables = {"DATABASE_URL": database_url(), "DJINN_ALLOWED_HOSTS": "web", **environment}
     supervisor = Supervisor(directory=PROJECT, logs=folder)
     transport = httpx2.HTTPTransport(uds=str(path))

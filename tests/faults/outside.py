@@ -28,7 +28,7 @@ SALT = "djinn.executions.token"
 """Of the tokens of executions, as `djinn/executions/tokens.py` has it; importing that needs Django's registry."""
 TOKEN = re.compile(rb"\b(\d{1,18})\.([0-9a-f]{64})\b")
 SOCKETS = frozenset({"redis.sock", "gateway.sock", ".s.PGSQL.5432"})
-OURS = ("manage.py", "-m uvicorn", "-m celery", "postgres", "redis-server")
+OURS = ("manage.py", "-m djinn.core.serving", "-m celery", "postgres", "redis-server")
 
 
 # --- I8 ---------------------------------------------------------------------------------------------------------------

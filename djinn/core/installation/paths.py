@@ -52,8 +52,13 @@ class Installation:
 
     @property
     def gateway_directory(self) -> Path:
-        """Mounted into containers: holds nothing but the gateway's socket."""
+        """Holds the gateway's own socket, and is mounted into containers of an earlier version."""
         return self.sockets / "gateway"
+
+    @property
+    def doors(self) -> Path:
+        """A folder for each execution, mounted into its container: the gateway listens in it."""
+        return self.sockets / "doors"
 
     @property
     def executions(self) -> Path:
@@ -116,7 +121,9 @@ class Installation:
         if self.sockets.lstat().st_uid != os.geteuid():
             raise AppError(f"{self.sockets} is not ours: somebody else could listen in our place")
         private = (self.executions, self.workspaces, self.artifacts, self.logs, self.ready, self.home / "static")
-        for directory, mode in [(self.gateway_directory, 0o711), *((directory, 0o700) for directory in private)]:
+        passed = (self.gateway_directory, self.doors)
+        modes = [*((directory, 0o711) for directory in passed), *((directory, 0o700) for directory in private)]
+        for directory, mode in modes:
             directory.mkdir(parents=True, exist_ok=True)
             directory.chmod(mode)
 

@@ -65,7 +65,8 @@ class Stack:
         if self._has_processes:
             _remove_containers()
         self.supervisor.stop()
-        for leftover in (self.installation.redis_socket, self.installation.gateway_directory / "gateway.sock"):
+        gateway = self.installation.gateway_directory / "gateway.sock"
+        for leftover in (self.installation.redis_socket, gateway, *self.installation.doors.glob("*/gateway.sock")):
             leftover.unlink(missing_ok=True)
 
     def start_servers(self) -> None:
@@ -99,11 +100,12 @@ class Stack:
         socket_path, ready = self.installation.gateway_directory / "gateway.sock", self.installation.ready
         queues = f"agents,agents@{self._host_name}"
         agents = ("worker", "-Q", queues, "-c", str(self._executions), "-n", "agents@%h", "--disable-prefetch")
+        doors = str(self.installation.doors)
         page = http.client.HTTPConnection("127.0.0.1", self.port, timeout=2)
         return [
-            Process("gateway", _uvicorn("djinn.gateway.asgi", "--uds", str(socket_path)), with_keys,
+            Process("gateway", _served("djinn.gateway.asgi", "--uds", str(socket_path), "--doors", doors), with_keys,
                     is_ready=lambda: _answers(_UnixConnection(socket_path), "/healthz")),
-            Process("web", _uvicorn("djinn.asgi", "--host", "127.0.0.1", "--port", str(self.port)), shared,
+            Process("web", _served("djinn.asgi", "--host", "127.0.0.1", "--port", str(self.port)), shared,
                     is_ready=lambda: _answers(page, "/healthz")),
             Process("control", _celery("worker", *CONTROL), shared, ready_file=ready / "control"),
             Process("agents", _celery(*agents), shared, ready_file=ready / "agents"),
@@ -189,9 +191,8 @@ def _process(server: servers.Server, *, stop: int, ready: Callable[[], bool]) ->
     return Process(server.name, server.command, user=server.user, group=server.group, stop_signal=stop, is_ready=ready)
 
 
-def _uvicorn(module: str, *arguments: str) -> tuple[str, ...]:
-    options = ("--no-access-log", "--lifespan", "off", "--timeout-graceful-shutdown", "2", "--log-level", "warning")
-    return (sys.executable, "-m", "uvicorn", f"{module}:application", *arguments, *options)
+def _served(module: str, *arguments: str) -> tuple[str, ...]:
+    return (sys.executable, "-m", "djinn.core.serving", f"{module}:application", *arguments)
 
 
 def _celery(*arguments: str) -> tuple[str, ...]:
