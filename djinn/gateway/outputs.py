@@ -67,7 +67,7 @@ async def _problems(value: Any, schema: dict[str, Any]) -> list[str]:
 
 
 async def _value(request: HttpRequest) -> Any:
-    body = await json_of(request, most_bytes=LARGEST_BODY)
+    body = await json_of(request, most_bytes=LARGEST_BODY, is_strict=False)
     if not isinstance(body, dict) or set(body) != {"value"}:
         raise UserError("The body needs a value, and nothing else.")
     return body["value"]

@@ -31,14 +31,17 @@ _turns: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictio
 """One body of a container is read at a time."""
 
 
-async def json_of(request: HttpRequest, *, most_bytes: int | None = None) -> Any:
-    """The body as JSON. Raises `UserError` when it is none, `RequestDataTooBig` when it is larger than it may be."""
+async def json_of(request: HttpRequest, *, most_bytes: int | None = None, is_strict: bool = True) -> Any:
+    """The body as JSON. Raises `UserError` when it is none, `RequestDataTooBig` when it is larger than it may be.
+
+    Unless `is_strict`, NaN and the infinities are numbers, for a caller who tells better what is wrong with them.
+    """
     most = most_bytes or settings.DATA_UPLOAD_MAX_MEMORY_SIZE
     if int(request.META.get("CONTENT_LENGTH") or SMALL_BYTES + 1) <= SMALL_BYTES:
-        return _read(request, most)
+        return _read(request, most, is_strict)
     turn = _turns.setdefault(peer_of(request), asyncio.Lock())
     async with turn:
-        return await asyncio.get_running_loop().run_in_executor(_readers, _read, request, most)
+        return await asyncio.get_running_loop().run_in_executor(_readers, _read, request, most, is_strict)
 
 
 def peer_of(request: HttpRequest) -> str:
@@ -47,13 +50,15 @@ def peer_of(request: HttpRequest) -> str:
     return name
 
 
-def _read(request: HttpRequest, most_bytes: int) -> Any:
+def _read(request: HttpRequest, most_bytes: int, is_strict: bool) -> Any:
     if len(request.body) > most_bytes:
         raise RequestDataTooBig
     try:
         text = request.body.decode()
         if len(text) > SMALL_BYTES:
             _check_values(text)
+        if not is_strict:
+            return json.loads(text)
         return json.loads(text, parse_int=_whole, parse_float=_number, parse_constant=_no_number)
     except (ValueError, RecursionError) as exc:
         raise UserError(f"The body is not JSON: {exc}") from exc

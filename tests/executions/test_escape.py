@@ -1,4 +1,4 @@
-"""Work that turns everything it can write against its host: nothing of the host is changed, and nothing begins twice."""
+"""Work that turns all that it can write against its host: nothing of the host is changed, nothing begins twice."""
 
 from __future__ import annotations
 
@@ -170,7 +170,7 @@ echo "seen: $(ls | sort | tr '\\n' ' ')"
     assert see_through(claimed(execution), docker)
     execution.refresh_from_db()
     directory = execution_directory(execution)
-    told = "".join(event.data.get("text", "") for event in read_after("test", 0) if event.data.get("stream") == "stdout")
+    told = "".join(event.data.get("text", "") for event in read_after("test", 0) if event.type == "output")
     assert "seen: brief.json journal.ndjson scratch workspace" in told
     assert not [path for path in directory.iterdir() if path.is_symlink()]
     assert (execution.status, execution.reason) == ("exited", "")
