@@ -159,12 +159,17 @@ class _Answers(BaseHTTPRequestHandler):
         """Says nothing."""
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 128
+    """Many may come at once; those behind the first five would wait for seconds."""
+
+
 @contextmanager
 def provider_double() -> Iterator[ProviderDouble]:
     """A running double."""
     double = ProviderDouble()
-    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Bound", (_Answers,), {"double": double}))
-    server.daemon_threads = True
+    server = _Server(("127.0.0.1", 0), type("Bound", (_Answers,), {"double": double}))
     double.url = f"http://127.0.0.1:{server.server_port}/v1"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
     thread.start()

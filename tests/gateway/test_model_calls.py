@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -15,6 +19,14 @@ from djinn.executions.models import Execution
 from djinn.executions.tokens import token_of
 from djinn.providers.budgets import open_budget
 from djinn.providers.models import Budget, ModelCall
+from runtime_image.djinn_runtime.protocol import (
+    BRIEF_NAME,
+    JOURNAL_NAME,
+    AgentBrief,
+    Brief,
+    decode_record,
+    dump_brief,
+)
 from tests.core.serving import serving
 from tests.gateway.provider_double import KEY, SIGNED, ProviderDouble, provider_double
 
@@ -31,11 +43,14 @@ def provider() -> Iterator[ProviderDouble]:
 
 
 @pytest.fixture(scope="module")
-def gateway(
-    django_db_setup: None, provider: ProviderDouble, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[httpx2.Client]:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the gateway has its socket."""
+    return tmp_path_factory.mktemp("g")
+
+
+@pytest.fixture(scope="module")
+def gateway(django_db_setup: None, provider: ProviderDouble, folder: Path) -> Iterator[httpx2.Client]:
     """The gateway's process, of little patience; it knows the double by three names."""
-    folder = tmp_path_factory.mktemp("g")
     names = ("DOUBLE", "OPENAI", "GOOGLE")
     variables = {f"DJINN_PROVIDER_{name}_URL": provider.url for name in names}
     variables |= {f"DJINN_PROVIDER_{name}_KEY": KEY for name in names}
@@ -167,6 +182,28 @@ def test_a_stated_wait_is_passed_on_as_a_field(gateway: httpx2.Client) -> None:
     assert ask(gateway, execution_of("double/429")).json()["error"]["retry_after"] == 7.2
 
 
+# --- With the runtime ------------------------------------------------------------------------------------------------
+RUNTIME = Path(__file__).resolve().parents[2] / "runtime_image"
+REFUSED_KEY = "double refused the key (401). Set DJINN_PROVIDER_DOUBLE_KEY and restart the run."
+BROKE_OFF = "Model call failed after 5 attempts: double broke off before the end of its answer."
+ENDS = [("401", "rejected", REFUSED_KEY, 1), ("cut", "model", BROKE_OFF, 5)]
+
+
+@pytest.mark.parametrize(("model", "reason", "message", "calls"), ENDS)
+def test_the_runtime_ends_with_the_words_of_the_gateway(
+    gateway: httpx2.Client, folder: Path, tmp_path: Path, model: str, reason: str, message: str, calls: int
+) -> None:
+    execution = execution_of(f"double/{model}")
+    agent = AgentBrief("ada", execution.model, "You test.", "Do it.", tools=[])
+    brief = Brief("x", "agent", token_of(execution.pk), str(tmp_path), str(folder / "s"), 60, agent=agent)
+    (tmp_path / BRIEF_NAME).write_bytes(dump_brief(brief))
+    command = [sys.executable, "-m", "djinn_runtime", str(tmp_path)]
+    subprocess.run(command, env={**os.environ, "PYTHONPATH": str(RUNTIME)}, timeout=90, check=True)
+    finished = decode_record((tmp_path / JOURNAL_NAME).read_bytes().splitlines()[-1])
+    assert finished.data["error"] == {"reason": reason, "message": message}
+    assert ModelCall.objects.count() == calls
+
+
 # --- Connections ------------------------------------------------------------------------------------------------------
 def test_one_connection_serves_call_after_call(gateway: httpx2.Client, provider: ProviderDouble) -> None:
     ask(gateway, execution_of("double/good"))
@@ -236,10 +273,11 @@ def test_a_request_is_put_into_the_dialect_of_its_model(gateway: httpx2.Client, 
 
 def test_many_calls_at_once_are_all_answered(gateway: httpx2.Client) -> None:
     executions = [execution_of("double/good") for _ in range(20)]
-    codes: list[int] = []
-    threads = [threading.Thread(target=lambda e=e: codes.append(ask(gateway, e).status_code)) for e in executions]
+    answers: list[httpx2.Response] = []
+    threads = [threading.Thread(target=lambda e=e: answers.append(ask(gateway, e))) for e in executions]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert codes == [200] * 20
+    assert [answer.text for answer in answers if answer.status_code != 200] == []
+    assert len(answers) == 20
