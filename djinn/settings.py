@@ -210,6 +210,9 @@ DEFAULT_IMAGE = env.str("DJINN_IMAGE", default="djinn-agent:latest")
 DEFAULT_MODEL = env.str("DJINN_MODEL", default="")
 BASE_URL = env.str("DJINN_BASE_URL", default=INSTALLATION.url).rstrip("/")
 
+REPOSITORY_HOSTS = env.list("DJINN_REPOSITORY_HOSTS", default=[])
+"""Hosts (`host` or `host:port`) that repositories are cloned from wherever they are; others need public addresses."""
+
 LEASE_SECONDS = env.float("DJINN_LEASE_SECONDS", default=5.0)
 """How long a worker may be silent before another one takes over its executions."""
 LEASE_RENEW_SECONDS = LEASE_SECONDS / 5
