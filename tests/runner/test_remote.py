@@ -350,7 +350,7 @@ def packet(text: str) -> bytes:
 
 @pytest.fixture
 def endless() -> Iterator[int]:
-    """The port of a server whose only pack holds one file that never ends."""
+    """The port of a server whose pack holds a file that never ends."""
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -361,8 +361,8 @@ def endless() -> Iterator[int]:
 
         def do_POST(self) -> None:
             self.rfile.read(int(self.headers["Content-Length"]))
-            header = b"PACK" + (2).to_bytes(4, "big") + (1).to_bytes(4, "big")
-            blob = bytes([0xB0, 0xFF, 0xFF, 0xFF, 0xFF, 0x7F])  # type blob, a few hundred GB
+            header = b"PACK" + (2).to_bytes(4, "big") + (1000).to_bytes(4, "big")
+            blob = bytes([0xB0, 0xFF, 0xFF, 0xFF, 0xFF, 0x7F])  # a blob of many GB
             self.answer("result", packet("NAK\n") + header + blob + b"\x78\x01")
             stored = b"\x00\xff\xff\x00\x00" + bytes(0xFFFF)  # a block of deflate that is not the last one
             with contextlib.suppress(ConnectionError):
