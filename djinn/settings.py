@@ -215,6 +215,9 @@ FIRST_TOKEN_SECONDS = min(env.float("DJINN_FIRST_TOKEN_SECONDS", default=300.0),
 """How long a model may think before its first word, and between two chunks. Less than the runtime's own patience."""
 BASE_URL = env.str("DJINN_BASE_URL", default=INSTALLATION.url).rstrip("/")
 
+REPOSITORY_HOSTS = env.list("DJINN_REPOSITORY_HOSTS", default=[])
+"""Hosts (`host` or `host:port`) that repositories are cloned from wherever they are; others need public addresses."""
+
 LEASE_SECONDS = env.float("DJINN_LEASE_SECONDS", default=5.0)
 """How long a worker may be silent before another one takes over its executions."""
 LEASE_RENEW_SECONDS = LEASE_SECONDS / 5

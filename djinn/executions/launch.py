@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +34,12 @@ WORKSPACE_MARK = "%WORKSPACE%"
 """Stands in an order's text for the workspace's path, which only the runner knows."""
 
 
-def launch(execution: Execution, lease: Lease, runner: Runner) -> ContainerState:
+def launch(
+    execution: Execution, lease: Lease, runner: Runner, *, is_full: Callable[[], bool] | None = None
+) -> ContainerState:
     """Bring the container to life unless it was before; where it is afterwards.
+
+    `is_full` is asked while its workspace is fetched, and ends that.
 
     May be repeated after a crash at any moment: the workspace is made or restored only while nothing has begun, that
     it may begin is stored before the start, and the engine takes the container's name once. Raises `RunnerError`,
@@ -47,7 +52,7 @@ def launch(execution: Execution, lease: Lease, runner: Runner) -> ContainerState
     image_id = execution.image_id or runner.resolve_image(execution.image)
     columns = {"image_id": image_id, "runner": runner.name}
     if execution.workspace:
-        columns |= _made_workspace(execution, lease, runner)
+        columns |= _made_workspace(execution, lease, runner, is_full)
         fault("workspace.made")
     lease.check()
     lease.write(**columns)
@@ -106,7 +111,9 @@ def specification(execution: Execution) -> ContainerSpec:
     )
 
 
-def _made_workspace(execution: Execution, lease: Lease, runner: Runner) -> dict[str, str]:
+def _made_workspace(
+    execution: Execution, lease: Lease, runner: Runner, is_full: Callable[[], bool] | None
+) -> dict[str, str]:
     """Make the lane's tree what it has to be when this execution begins: what its bases have left, put together.
 
     The columns that say so.
@@ -115,7 +122,7 @@ def _made_workspace(execution: Execution, lease: Lease, runner: Runner) -> dict[
     lease.check()
     if execution.forked_from:
         workspace.fork(settings.INSTALLATION.workspaces / execution.forked_from)
-    origin = workspace.prepare(Source(**execution.source))
+    origin = workspace.prepare(Source(**execution.source), allowed_hosts=settings.REPOSITORY_HOSTS, is_full=is_full)
     base = execution.base_snapshot or _merged(workspace, execution) or origin
     lease.check()
     _clear_lane(execution, runner)

@@ -98,7 +98,7 @@ class _Supervision:
             failure = exc
         log.info("execution_ends", phase=str(self.state.phase), exit_code=self.state.exit_code)
         stop_reason = self.stop_reason or self._unheard_reason()
-        overuse = self._overuse(stop_reason) if failure is None else ""
+        overuse = self._overuse(stop_reason) if failure is None or self._is_full() else ""
         conclude(
             self.execution,
             self.lease,
@@ -108,6 +108,9 @@ class _Supervision:
             failure=failure,
             overuse=overuse,
         )
+
+    def _is_full(self) -> bool:
+        return self.watched.overuse is not None
 
     def _overuse(self, stop_reason: str) -> str:
         """What to say when it has used too much of the disk, also when it ended before the watch saw it; else empty."""
@@ -129,7 +132,7 @@ class _Supervision:
         give_up = time.monotonic() + ENGINE_PATIENCE_SECONDS
         while True:
             try:
-                self.state = launch(self.execution, self.lease, self.runner)
+                self.state = launch(self.execution, self.lease, self.runner, is_full=self._is_full)
                 break
             except (RunnerError, WorkspaceError) as exc:
                 self.stop_reason = self.lease.stop_reason
@@ -149,7 +152,7 @@ class _Supervision:
             has_grown = self.relay.ship()
             if self.lease.stop_reason or time.monotonic() > self._deadline:
                 self._stop(self.lease.stop_reason or str(Reason.TIMEOUT))
-            elif self.watched.overuse is not None and not self.stop_reason:
+            elif self._is_full() and not self.stop_reason:
                 self._stop_for_disk()
             if has_grown:  # a journal that never ends must not keep a stop, or this worker's own, from being heard
                 self._grew = time.monotonic()

@@ -10,7 +10,7 @@ import errno
 import os
 import re
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import cache
 from pathlib import Path
@@ -78,10 +78,13 @@ class Workspace:
             finally:
                 self._held = None
 
-    def prepare(self, source: Source) -> str:
+    def prepare(
+        self, source: Source, *, allowed_hosts: Collection[str] = (), is_full: Callable[[], bool] | None = None
+    ) -> str:
         """Make the run's first tree, in this lane, unless one was made before; returns the first snapshot.
 
-        Raises `WorkspaceError`.
+        `allowed_hosts` may serve the repository wherever they are, any other host at public addresses only.
+        `is_full` is asked while it grows, and ends it. Raises `WorkspaceError`.
         """
         check_source(source)
         with self.lock() as lock, _disk_errors():
@@ -89,7 +92,7 @@ class Workspace:
                 return cast(str, first)
             self._remove_leftovers()
             self._home.mkdir(parents=True, exist_ok=True)
-            fetch(source, self.tree, lock=lock)
+            fetch(source, self.tree, lock=lock, allowed_hosts=allowed_hosts, is_full=is_full)
             self._snapshots.create(lock)
             snapshot = self._snapshots.take("Start of the run", lock)
             if not (self.tree / ".git").exists():

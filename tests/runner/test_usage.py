@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from runner_bench import Bench, nest
 
+from djinn.runner.files import remove_tree
 from djinn.runner.processes import family, identity_of
 from djinn.runner.usage import OPEN_LEVELS, Usage, measure
 
@@ -23,10 +24,11 @@ NO_BOUND = Usage(10**12, 10**9)
 
 
 @pytest.fixture
-def tree(tmp_path: Path) -> Path:
+def tree(tmp_path: Path) -> Iterator[Path]:
     tree = tmp_path / "tree"
     tree.mkdir()
-    return tree
+    yield tree
+    remove_tree(tree)  # pytest cannot remove one that is thousands of directories deep
 
 
 def usage_of(*places: Path, pids: list[int] | None = None, bound: Usage = NO_BOUND) -> Usage:
