@@ -48,12 +48,19 @@ def conclude(
     files: tuple[KeptFile, ...] = ()
     if execution.workspace and execution.base_snapshot:
         try:
+            _require_still(state)
             kept = _keep_workspace(execution, lease, is_still=state.phase is Phase.EXITED)
             files = () if ending.reason else _keep_artifacts(execution, lease)
         except WorkspaceError as exc:
             ending = _without_workspace(ending, exc)
     _finish(execution, lease, ending, state, kept, files)
     log.info("execution_ended", status=str(ending.status), reason=str(ending.reason))
+
+
+def _require_still(state: ContainerState) -> None:
+    """No git runs in a tree that something may be writing to: it could be led out of it between two looks."""
+    if state.phase is Phase.RUNNING:
+        raise WorkspaceError("the container cannot be stopped, it may be running on", permanent=False, reason="runner")
 
 
 def _without_workspace(ending: Ending, exc: WorkspaceError) -> Ending:
@@ -73,6 +80,8 @@ def _finish(
     kept: dict[str, Any],
     files: tuple[KeptFile, ...],
 ) -> None:
+    if ending.reason == Reason.FORGED:
+        kept["outcome"] = None  # what it says must not be read by anybody as the step's outputs
     with transaction.atomic():
         lease.write(
             status=ending.status,
@@ -92,7 +101,9 @@ def _finish(
 def _ending(
     execution: Execution, state: ContainerState, *, stop_reason: str, failure: RunnerError | WorkspaceError | None
 ) -> Ending:
-    if failure is not None and execution.outcome is None:
+    if isinstance(failure, JournalRefused) and not execution.forged:  # also when it had told an end before
+        return Ending(ExecutionStatus.LOST, Reason(failure.reason), str(failure))
+    if failure is not None and execution.outcome is None and not execution.forged:
         if stop_reason == Reason.CANCELLED:
             return Ending(ExecutionStatus.KILLED, Reason.CANCELLED, "it was cancelled while it could not be started")
         return Ending(ExecutionStatus.LOST, Reason(failure.reason), str(failure))
@@ -101,6 +112,7 @@ def _ending(
         state=state,
         stop_reason=stop_reason,
         was_ready=execution.status == ExecutionStatus.RUNNING,
+        forged=execution.forged,
     )
 
 

@@ -8,6 +8,7 @@ import os
 from .children import Children
 from .clip import Clip
 from .journal import Journal
+from .memory import oom_kills
 from .outcome import Outcome, failed, outputs_problem
 from .output_file import OutputFileError, read_outputs
 from .protocol import Brief
@@ -15,6 +16,7 @@ from .shell import Command, Ran, describe, environment, shell, shell_code
 
 OUTPUT_FILE_NAME = "outputs"
 SCRIPT_NAME = "script"
+KILLED = 137  # the exit code of SIGKILL, which a shell hands on when it was a command of its own that was killed
 _TAIL_BYTES = 2000
 
 
@@ -23,6 +25,7 @@ def run_command(brief: Brief, directory: str, journal: Journal, children: Childr
     path = _create(directory, OUTPUT_FILE_NAME, "")
     script = _create(directory, SCRIPT_NAME, brief.script or "")  # not an argument: those end at 128 KiB
     output = _Output(journal)
+    kills = oom_kills()
     try:
         ran = Command(
             children,
@@ -36,6 +39,8 @@ def run_command(brief: Brief, directory: str, journal: Journal, children: Childr
     except OSError as exc:
         return failed("error", f"the script cannot be started: {exc}")
     output.close()
+    if shell_code(ran.exit_code) == KILLED and oom_kills() > kills:
+        return failed("out_of_memory", f"it needed more memory than its limit\n{output.tail()}".strip(), KILLED)
     return _outcome(brief, journal, ran, path, output.tail())
 
 
