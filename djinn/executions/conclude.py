@@ -60,6 +60,7 @@ def conclude(
         _give_back(execution, lease)
     elif execution.workspace and execution.base_snapshot:
         try:
+            _require_still(state)
             kept = _keep_workspace(execution, lease, is_still=state.phase is Phase.EXITED)
             files = () if ending.reason else _keep_artifacts(execution, lease)
         except WorkspaceError as exc:
@@ -80,6 +81,12 @@ def _give_back(execution: Execution, lease: Lease) -> None:
         log.warning("tree_not_removed", error=str(exc))
 
 
+def _require_still(state: ContainerState) -> None:
+    """No git runs in a tree that something may be writing to: it could be led out of it between two looks."""
+    if state.phase is Phase.RUNNING:
+        raise WorkspaceError("the container cannot be stopped, it may be running on", permanent=False, reason="runner")
+
+
 def _without_workspace(ending: Ending, exc: WorkspaceError) -> Ending:
     """A success whose files are lost is none; what went wrong before that stays the reason."""
     text = f"the workspace could not be kept: {exc}"
@@ -97,6 +104,8 @@ def _finish(
     kept: dict[str, Any],
     files: tuple[KeptFile, ...],
 ) -> None:
+    if ending.reason == Reason.FORGED:
+        kept["outcome"] = None  # what it says must not be read by anybody as the step's outputs
     with transaction.atomic():
         lease.write(
             status=ending.status,
@@ -116,7 +125,9 @@ def _finish(
 def _ending(
     execution: Execution, state: ContainerState, *, stop_reason: str, failure: RunnerError | WorkspaceError | None
 ) -> Ending:
-    if failure is not None and execution.outcome is None:
+    if isinstance(failure, JournalRefused) and not execution.forged:  # also when it had told an end before
+        return Ending(ExecutionStatus.LOST, Reason(failure.reason), str(failure))
+    if failure is not None and execution.outcome is None and not execution.forged:
         if stop_reason == Reason.CANCELLED:
             return Ending(ExecutionStatus.KILLED, Reason.CANCELLED, "it was cancelled while it could not be started")
         return Ending(ExecutionStatus.LOST, Reason(failure.reason), str(failure))
@@ -125,6 +136,7 @@ def _ending(
         state=state,
         stop_reason=stop_reason,
         was_ready=execution.status == ExecutionStatus.RUNNING,
+        forged=execution.forged,
     )
 
 

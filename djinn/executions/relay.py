@@ -91,6 +91,8 @@ class Relay:
             "journal_count": batch.count,
             "journal_garbage": garbage,
         }
+        if batch.forged and not self._execution.forged:
+            columns["forged"] = batch.forged[:300]
         for entry in batch.entries:
             if entry.is_garbage:
                 continue

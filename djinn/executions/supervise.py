@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from dataclasses import replace
 
 import structlog
 from django.conf import settings
@@ -14,6 +15,7 @@ from djinn.core.faults import fault
 from djinn.events.log import NewEvent, append
 from djinn.executions.conclude import conclude
 from djinn.executions.disk import disk_watch, overuse_text, watched_of
+from djinn.executions.ending import KILLED_BY_KERNEL
 from djinn.executions.launch import has_begun, launch
 from djinn.executions.lease import Fenced, Lease, keeper, seconds_since_start
 from djinn.executions.models import Execution
@@ -33,6 +35,7 @@ ENGINE_PATIENCE_SECONDS = 60.0
 """How long an engine may be away when a container has to be started, before the step is given back to be retried."""
 DEADLINE_GRACE_SECONDS = 10.0
 EXIT_GRACE_SECONDS = 5.0
+LATE_WORD_SECONDS = 2.0
 MOST_HALVES = 4
 
 stopping = threading.Event()
@@ -154,6 +157,8 @@ class _Supervision:
                 self._stop(self.lease.stop_reason or str(Reason.TIMEOUT))
             elif self._is_full() and not self.stop_reason:
                 self._stop_for_disk()
+            elif self.execution.forged:
+                self._stop(str(Reason.FORGED))
             if has_grown:  # a journal that never ends must not keep a stop, or this worker's own, from being heard
                 self._grew = time.monotonic()
                 self._go_on()
@@ -183,19 +188,38 @@ class _Supervision:
 
     def _inspect(self) -> None:
         try:
-            self.state = self.runner.inspect(self.execution.key)
+            seen = self.runner.inspect(self.execution.key)
+            # Counted while it ran is as good as told afterwards: the count is gone with the container.
+            self.state = replace(seen, out_of_memory=seen.out_of_memory or self.state.out_of_memory)
         except RunnerError as exc:
             self._tell("the container engine does not answer; the container may be running on", str(exc))
 
     def _see_exit(self) -> None:
-        """After the last record the container is about to exit; one that stays is stopped."""
+        """After the last record the container is about to exit; one that stays is stopped.
+
+        An engine that is away is waited for: until it says that the container has ended, the rest of the journal, the
+        exit code and the files are not known.
+        """
         give_up = time.monotonic() + EXIT_GRACE_SECONDS
         while self.state.phase is Phase.RUNNING and time.monotonic() < give_up:
             self._inspect()
             if self.state.phase is Phase.RUNNING:
                 self._pause(0.02)
-        if self.state.phase is Phase.RUNNING:
+        give_up = time.monotonic() + ENGINE_PATIENCE_SECONDS
+        while self.state.phase is Phase.RUNNING and time.monotonic() < give_up:
             self._stop(self.stop_reason)
+        self._await_word_of_memory()
+
+    def _await_word_of_memory(self) -> None:
+        """The engine hears of a kill for want of memory apart from the exit, and sometimes later."""
+        give_up = time.monotonic() + LATE_WORD_SECONDS
+        while self._may_have_lacked_memory() and time.monotonic() < give_up:
+            self._pause(0.1)
+            self._inspect()
+
+    def _may_have_lacked_memory(self) -> bool:
+        is_asked = self.stop_reason or self.lease.stop_reason
+        return self.state.exit_code == KILLED_BY_KERNEL and not self.state.out_of_memory and not is_asked
 
     def _stop(self, reason: str) -> None:
         """SIGTERM, then SIGKILL; the runtime uses the time between them to write its last record."""

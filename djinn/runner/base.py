@@ -60,7 +60,11 @@ class Phase(StrEnum):
 
 @dataclass(frozen=True)
 class ContainerState:
-    """What `inspect` saw. `exit_code` is set when EXITED, though it may be 255 after the engine itself died."""
+    """What `inspect` saw. `exit_code` is set when EXITED, though it may be 255 after the engine itself died.
+
+    `out_of_memory` tells that the kernel has killed a process of it for want of memory. Of one that has exited the
+    engine tells that late, and not always.
+    """
 
     phase: Phase
     exit_code: int | None = None

@@ -13,7 +13,7 @@ import os
 import stat
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 Owner = tuple[int, int]
@@ -78,10 +78,8 @@ def ensure_file(root: Path, name: str, *, mode: int, owner: Owner | None = None)
 def ensure_directory(root: Path, name: str, *, mode: int, owner: Owner | None = None) -> None:
     """A directory, made unless there is one. Raises OSError when something else stands there."""
     with _parent(root, name) as (directory, last):
-        try:
+        with suppress(FileExistsError):  # opened below: a link or a file is refused there
             os.mkdir(last, 0o700, dir_fd=directory)
-        except FileExistsError:
-            pass  # opened below: a link or a file is refused there
         made = os.open(last, _DIRECTORY, dir_fd=directory)
         try:
             _hand_over(made, mode, owner)

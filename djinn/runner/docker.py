@@ -33,6 +33,7 @@ from djinn.runner.base import (
     StartRefused,
 )
 from djinn.runner.docker_options import API_VERSION, EXECUTION_LABEL, INSTALLATION_LABEL, container_options
+from djinn.runner.memory import oom_kills
 from djinn.runner.processes import Identity, control_group, identity_of
 from runtime_image.djinn_runtime.protocol import (
     CONTAINER_EXECUTION,
@@ -131,12 +132,14 @@ class DockerRunner:
     def inspect(self, execution: str) -> ContainerState:
         try:
             with self._engine(f"inspect {execution}") as engine:
-                state = engine.inspect_container(self._name(execution))["State"]
+                found = engine.inspect_container(self._name(execution))
         except _NotFound:
             return ContainerState(Phase.ABSENT)
+        state = found["State"]
         phase = _PHASES[state["Status"]]
         exit_code = state["ExitCode"] if phase is Phase.EXITED else None
-        return ContainerState(phase, exit_code, out_of_memory=bool(state["OOMKilled"]))
+        is_short = bool(state["OOMKilled"]) or (phase is Phase.RUNNING and oom_kills(state["Pid"], found["Id"]) > 0)
+        return ContainerState(phase, exit_code, out_of_memory=is_short)
 
     def process(self, execution: str) -> Identity | None:
         try:

@@ -138,6 +138,6 @@ def _permit(name: str, directory: int | None = None) -> None:
     """Give the owner every right to a directory that may not even be opened; a link in its place is left alone."""
     found = os.open(name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
     try:
-        os.chmod(f"/proc/self/fd/{found}", stat.S_IRWXU)
+        Path(f"/proc/self/fd/{found}").chmod(stat.S_IRWXU)
     finally:
         os.close(found)

@@ -49,12 +49,16 @@ class Entry:
 
 @dataclass(frozen=True)
 class Batch:
-    """What one read gave, and where the next one starts."""
+    """What one read gave, and where the next one starts.
+
+    `forged` says what of it the runtime cannot have written, as far as that is certain; empty when there is nothing.
+    """
 
     entries: tuple[Entry, ...]
     offset: int
     count: int
     is_finished: bool = False
+    forged: str = ""
 
 
 def read_journal(
@@ -124,7 +128,9 @@ def _collect(start: Batch, pieces: Iterator[tuple[bytes, bool]]) -> Batch:
     entries: list[Entry] = []
     batch = start
     for piece, is_whole in pieces:
-        record, why = _judge(piece, is_whole=is_whole, batch=batch)
+        record, why, is_forged = _judge(piece, is_whole=is_whole, batch=batch)
+        if is_forged and not batch.forged:
+            batch = replace(batch, forged=why)
         end = batch.offset + len(piece)
         if record is None:
             entries.append(Entry(batch.offset, end, _garbage(piece, why), is_garbage=True))
@@ -137,18 +143,25 @@ def _collect(start: Batch, pieces: Iterator[tuple[bytes, bool]]) -> Batch:
     return replace(batch, entries=tuple(entries))
 
 
-def _judge(piece: bytes, *, is_whole: bool, batch: Batch) -> tuple[Record | None, str]:
-    if not is_whole:
-        return None, f"part of a line longer than {MAX_RECORD_BYTES} bytes"
+def _judge(piece: bytes, *, is_whole: bool, batch: Batch) -> tuple[Record | None, str, bool]:
+    """The record, or why it is none, and whether somebody else than the runtime must have written it.
+
+    The runtime writes nothing behind `finished` and no number twice, whatever disk and memory do to it. Anything else
+    that is wrong may also be what a full disk or a power cut has left.
+    """
     if batch.is_finished:
-        return None, "written after the record 'finished'"
+        return None, "something was written behind its end", True
+    if not is_whole:
+        return None, f"part of a line longer than {MAX_RECORD_BYTES} bytes", False
     try:
         record = decode_record(piece.removesuffix(b"\n"))
     except ProtocolError as exc:
-        return None, str(exc)
+        return None, str(exc), False
+    if record.n <= batch.count:
+        return None, f"the number {record.n} was used twice", True
     if record.n != batch.count + 1:
-        return None, f"record {record.n} where {batch.count + 1} was due"
-    return record, ""
+        return None, f"record {record.n} where {batch.count + 1} was due", False
+    return record, "", False
 
 
 def _garbage(piece: bytes, why: str) -> Record:

@@ -8,6 +8,7 @@ import re
 
 from .children import Children
 from .journal import Journal
+from .memory import oom_kills
 from .outcome import Outcome, failed, outputs_problem
 from .output_file import OutputFileError, read_outputs
 from .protocol import Brief
@@ -15,6 +16,7 @@ from .shell import Command, Ran, describe, environment, shell, shell_code
 
 OUTPUT_FILE_NAME = "outputs"
 SCRIPT_NAME = "script"
+KILLED = 137  # the exit code of SIGKILL, which a shell hands on when it was a command of its own that was killed
 _END_BYTES = 2000
 _MOST_CHARACTERS = 200
 _COLOUR = re.compile("\x1b\\[[0-9;?]*[ -/]*[@-~]")
@@ -27,6 +29,7 @@ def run_command(brief: Brief, directory: str, journal: Journal, children: Childr
     path = _create(directory, OUTPUT_FILE_NAME, "")
     script = _create(directory, SCRIPT_NAME, brief.script or "")  # not an argument: those end at 128 KiB
     output = _Output(journal)
+    kills = oom_kills()
     try:
         ran = Command(
             children,
@@ -39,7 +42,11 @@ def run_command(brief: Brief, directory: str, journal: Journal, children: Childr
     except OSError as exc:
         return failed("error", f"the script cannot be started: {exc}")
     output.close()
-    return _outcome(brief, journal, ran, path, output.last_line())
+    last_line = output.last_line()
+    if shell_code(ran.exit_code) == KILLED and oom_kills() > kills:
+        words = "it needed more memory than its limit"
+        return failed("out_of_memory", ": ".join(filter(None, (words, last_line))), KILLED)
+    return _outcome(brief, journal, ran, path, last_line)
 
 
 def _create(directory: str, name: str, text: str) -> str:

@@ -36,7 +36,10 @@ ANSWER = "answer"  # the one output of an agent with an output schema
 MAX_RECORD_BYTES = 64 * 1024
 MAX_JOURNAL_BYTES = 64 * 1024 * 1024
 
+# The exit code of the runtime. Whoever reads `finished` compares: it stands there exactly when the code is one of the
+# first two, of this or of an earlier start.
 EXIT_FINISHED = 0
+EXIT_NOT_SYNCED = 96  # `finished` is written, but the disk may not have it yet
 EXIT_ALREADY_STARTED = 97
 EXIT_JOURNAL_BROKEN = 98
 
@@ -58,7 +61,19 @@ RECORD_TYPES = frozenset(
 
 # Reasons that the runtime itself may state in `finished`; anything else it says is recorded as "error".
 FAILURE_REASONS = frozenset(
-    ["error", "timeout", "output_limit", "disk", "turns", "model", "rejected", "cancelled", "budget", "invalid_output"]
+    [
+        "error",
+        "timeout",
+        "out_of_memory",
+        "output_limit",
+        "disk",
+        "turns",
+        "model",
+        "rejected",
+        "cancelled",
+        "budget",
+        "invalid_output",
+    ]
 )
 
 

@@ -139,10 +139,10 @@ class _Supervisor:
         journal.seal()
         self._children.stop()
         bare = failed("output_limit", "the journal is full", outcome.exit_code)
-        if journal.finish(outcome.data(), bare.data()):
-            return EXIT_FINISHED
-        _complain("the last record cannot be written")
-        return EXIT_JOURNAL_BROKEN
+        code = journal.finish(outcome.data(), bare.data())
+        if code != EXIT_FINISHED:
+            _complain("the last record cannot be written, or not to the disk")
+        return code
 
     def _fail(self, reason: str, message: str) -> None:
         self._bells.ring(failed(reason, message))

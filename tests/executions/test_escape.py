@@ -3,23 +3,17 @@
 from __future__ import annotations
 
 import os
-import uuid
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from django.db import IntegrityError
-from pytest_django import Settings
 
-from djinn.core.installation.paths import PROJECT, Installation
 from djinn.events.log import read_after
 from djinn.executions.launch import launch
 from djinn.executions.models import Execution
 from djinn.executions.places import execution_directory, present_runner, workspace_of
 from djinn.executions.supervise import see_through
-from djinn.runner.base import Phase, Runner, RunnerUnavailable
-from djinn.runner.docker import DockerRunner
-from djinn.runner.image import ensure_image
+from djinn.runner.base import Phase, Runner
 from runtime_image.djinn_runtime.protocol import BRIEF_NAME, GUARD_NAME, JOURNAL_NAME, SCRATCH_NAME
 from tests.make import claimed, expire, journal, make_execution, played
 from tests.stack.live import wait_for
@@ -45,40 +39,6 @@ for where, _, _ in list(os.walk(".")):
 open(sys.argv[4] + "/planted", "w").close()
 """
 """Removes the guard and puts links to the victim at every name that it can; where it cannot, it goes on."""
-
-
-
-
-@pytest.fixture(scope="session")
-def image() -> str:
-    try:
-        DockerRunner("probe").ping()
-    except RunnerUnavailable as exc:
-        if os.environ.get("DJINN_REQUIRE_DOCKER") == "1":
-            pytest.fail(f"DJINN_REQUIRE_DOCKER=1, but {exc}")
-        pytest.skip(f"needs a Docker engine: {exc}")
-    return ensure_image(context=PROJECT / "runtime_image", tag="djinn-runtime:test", log=print)
-
-
-def chosen(kind: str, settings: Settings) -> Runner:
-    settings.RUNNER, settings.INSTALLATION_NAME = kind, f"t{uuid.uuid4().hex[:8]}"
-    return present_runner()
-
-
-@pytest.fixture
-def docker(home: Installation, image: str, settings: Settings) -> Iterator[Runner]:
-    runner = chosen("docker", settings)
-    yield runner
-    for key in runner.executions():
-        runner.remove(key)
-
-
-@pytest.fixture
-def process(home: Installation, settings: Settings) -> Iterator[Runner]:
-    runner = chosen("process", settings)
-    yield runner
-    for key in runner.executions():
-        runner.remove(key)
 
 
 @pytest.fixture

@@ -116,6 +116,35 @@ def test_what_is_written_behind_finished_is_garbage_and_the_first_outcome_stays(
     assert [is_garbage(event) for event in read_after("test", 0)] == [False, True, True]
 
 
+@pytest.mark.parametrize(
+    ("parts", "forged"),
+    [
+        ((("ready", {}), line(1, "text", text="x")), "the number 1 was used twice"),
+        ((("ready", {}), ("text", {"text": "x"}), line(1, "finished", **succeeded())), "the number 1 was used twice"),
+        ((("finished", succeeded()), line(2, "log")), "something was written behind its end"),
+        ((("finished", succeeded()), b"x"), "something was written behind its end"),
+        ((("finished", succeeded()), b"\n"), "something was written behind its end"),
+        # what a full disk or a power cut may leave is no forgery
+        ((("ready", {}), line(5, "text", text="x")), ""),
+        ((("ready", {}), b'{"n": 2, "t": 0, "ty', b"\n", line(2, "finished", **succeeded())), ""),
+        ((("ready", {}), bytes(100), b"\n"), ""),
+        ((("ready", {}), line(2, "finished", **succeeded())[:-1]), ""),
+    ],
+)
+@pytest.mark.parametrize("is_at_once", [True, False])
+def test_what_the_runtime_cannot_have_written_is_noted_in_the_row(parts: Any, forged: str, is_at_once: bool) -> None:
+    """Wherever the journal is cut into batches, and whoever reads the next one."""
+    execution = make_execution()
+    for number, part in enumerate(parts, 1):
+        journal(execution, part, start=number)
+        if not is_at_once and number < len(parts):
+            relay_of(Execution.objects.get(pk=execution.pk)).ship()
+            expire(execution)
+    relay_of(Execution.objects.get(pk=execution.pk)).ship_all()
+    execution.refresh_from_db()
+    assert execution.forged == forged
+
+
 def test_a_line_of_ten_megabytes_is_garbage_in_pieces_and_what_follows_is_read() -> None:
     events = shipped(b"x" * 10_000_000 + b"\n", line(1, "text", text="after"))
     assert all(is_garbage(event) for event in events[:-1])

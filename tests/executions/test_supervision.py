@@ -19,14 +19,17 @@ from django.db.models import DurationField, Value
 from djinn.core.installation.paths import Installation
 from djinn.events.log import read_after
 from djinn.executions import supervise
+from djinn.executions.conclude import conclude
 from djinn.executions.host import collect, tend_host
+from djinn.executions.launch import launch
 from djinn.executions.lease import DatabaseClock
 from djinn.executions.models import Execution
 from djinn.executions.places import execution_directory, present_runner, workspace_of
+from djinn.executions.relay import Relay
 from djinn.executions.services import request_stop
 from djinn.executions.states import Reason
 from djinn.executions.supervise import see_through
-from djinn.runner.base import ContainerSpec, Phase, RunnerUnavailable, StartRefused
+from djinn.runner.base import ContainerSpec, ContainerState, Phase, RunnerUnavailable, StartRefused
 from djinn.runner.files import write_json
 from djinn.runner.stub import StubRunner
 from tests.make import claimed, expire, failed, journal, make_execution, played, succeeded
@@ -313,6 +316,18 @@ def test_a_container_that_cannot_be_started_is_left_to_its_journal_when_it_has_o
     assert see_through(claimed(execution), HalfMade(home.executions / "stub", has_run=has_run))
     execution.refresh_from_db()
     assert (execution.status, execution.reason) == expected
+
+
+def test_the_files_of_a_container_that_may_run_on_are_not_looked_at() -> None:
+    """Git could be led out of a tree that somebody changes between its two looks."""
+    execution = make_execution(workspace="run-1", **order(hold=True))
+    lease = claimed(execution)
+    launch(execution, lease, present_runner())
+    journal(execution, ("finished", succeeded()), start=2)
+    state = ContainerState(Phase.RUNNING)
+    conclude(execution, lease, Relay(execution, lease), state, stop_reason="", failure=None)
+    execution.refresh_from_db()
+    assert (execution.status, execution.reason, execution.result_snapshot) == ("lost", "runner", "")
 
 
 class Away:

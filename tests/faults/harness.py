@@ -247,7 +247,8 @@ def watched(**options: Any) -> Iterator[Watched]:
 def diary(*, things: int = 3, seconds: float = 0.1, then: str = "") -> str:
     """A shell script that does `things`, and writes each into its side file and to its output.
 
-    The side file lies beside `$DJINN_OUTPUT`, in the execution's scratch: on the host it is `scratch/side.ndjson` in its directory.
+    The side file lies beside `$DJINN_OUTPUT`, in the execution's scratch: on the host it is
+    `scratch/side.ndjson` in its directory.
     """
     return f"""\
 side="$(dirname "$DJINN_OUTPUT")/{Path(SIDE_NAME).name}"

@@ -136,7 +136,7 @@ def without_the_lock_of_a_turn() -> Any:
 def with_exit_codes_that_decide() -> Any:
     """An execution ends as its container's exit code says, whatever the journal's last record tells."""
 
-    def ending_of(*, outcome: Any, state: ContainerState, stop_reason: str, was_ready: bool) -> Ending:
+    def ending_of(*, state: ContainerState, **_: Any) -> Ending:
         if state.exit_code == 0:
             return Ending(ExecutionStatus.EXITED)
         return Ending(ExecutionStatus.LOST, Reason.LOST, f"exit code {state.exit_code}")

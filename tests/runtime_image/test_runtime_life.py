@@ -18,9 +18,9 @@ from runtime_image.djinn_runtime.protocol import (
     BRIEF_NAME,
     GUARD_NAME,
     JOURNAL_NAME,
-    SCRATCH_NAME,
     MAX_RECORD_BYTES,
     RECORD_TYPES,
+    SCRATCH_NAME,
     decode_record,
 )
 
