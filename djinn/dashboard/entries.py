@@ -172,7 +172,8 @@ def _step_finished(data: Data) -> dict[str, Any]:
 def _run_finished(data: Data) -> dict[str, Any]:
     """The message stands at the head of the page."""
     status = _word(data, "status", "ended")
-    return _line(f"Run {status}", _word(data, "reason").replace("_", " "), _ENDINGS.get(status, ""))
+    code = _word(data, "reason").replace("_", " ")
+    return _line(f"Run {status}", "" if code in ("error", status) else code, _ENDINGS.get(status, ""))
 
 
 def _step_queued(data: Data) -> dict[str, Any]:
