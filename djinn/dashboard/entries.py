@@ -172,7 +172,8 @@ def _step_finished(data: Data) -> dict[str, Any]:
 def _run_finished(data: Data) -> dict[str, Any]:
     """The message stands at the head of the page."""
     status = _word(data, "status", "ended")
-    return _line(f"Run {status}", _word(data, "reason").replace("_", " "), _ENDINGS.get(status, ""))
+    code = _word(data, "reason").replace("_", " ")
+    return _line(f"Run {status}", "" if code in ("error", status) else code, _ENDINGS.get(status, ""))
 
 
 def _step_queued(data: Data) -> dict[str, Any]:
@@ -187,7 +188,7 @@ def _run_queued(data: Data) -> dict[str, Any]:
         where = f" from {named(_word(data, 'from_step'), _word(data, 'from_item'))}" if data.get("from_step") else ""
         parts.append(f"continues run {_word(data, 'continues')}{where}")
     if data.get("reused"):
-        parts.append(f"results taken over: {_count(data, 'reused')}")
+        parts.append(f"results reused: {_count(data, 'reused')}")
     return _line("Run queued", ", ".join(parts), "muted")
 
 
@@ -227,7 +228,7 @@ def _approval_asked(data: Data) -> dict[str, Any]:
     by = data.get("by")
     whom = ", ".join(map(word, by)) if isinstance(by, list) else word(by or "?")
     until = f", until {_moment(data['expires_at'])}" if data.get("expires_at") else ""
-    label = f"{_count(data, 'count')} of {whom} must approve{until}"
+    label = f"{_count(data, 'count')} needed by {whom}{until}"
     return {"shape": "details", "label": label, "text": shown(data.get("question", "")), "tone": "warning"}
 
 
@@ -267,7 +268,7 @@ _ENTRIES: Mapping[str, Callable[[Data], dict[str, Any]]] = {
 _ENGINE_ENTRIES: Mapping[str, Callable[[Data], dict[str, Any]]] = {
     "run_queued": _run_queued,
     "run_started": lambda data: _line("Run started", "", "muted"),
-    "run_waiting": lambda data: _line("Run waiting", "everything that is open waits for a person", "warning"),
+    "run_waiting": lambda data: _line("Run waiting", "waiting for approval", "warning"),
     "run_paused": lambda data: _line("Run paused", "nothing new starts", "warning"),
     "run_resumed": lambda data: _line("Run resumed", "", "muted"),
     "run_finished": _run_finished,
@@ -280,14 +281,14 @@ _ENGINE_ENTRIES: Mapping[str, Callable[[Data], dict[str, Any]]] = {
     "note_added": _note_added,
     "step_queued": _step_queued,
     "step_started": _step_started,
-    "step_waiting": lambda data: _line("Step waiting", "a person has to decide", "warning"),
+    "step_waiting": lambda data: _line("Step waiting", "approval requested", "warning"),
     "step_adopted": lambda data: _line("Step adopted", "its worker was silent, another one goes on with it", "warning"),
     "step_skipped": lambda data: _line("Step skipped", _word(data, "because"), "muted"),
     "step_finished": _step_finished,
     "approval_asked": _approval_asked,
     "approval_decided": _approval_decided,
-    "approval_void": lambda data: _line("Question void", _word(data, "because"), "warning"),
-    "approval_expired": lambda data: _line("Question expired", "nobody decided in time", "bad"),
+    "approval_void": lambda data: _line("Approval void", _word(data, "because"), "warning"),
+    "approval_expired": lambda data: _line("Approval expired", "nobody decided in time", "bad"),
 }
 
 KNOWN_TYPES = frozenset({*_ENTRIES, *_ENGINE_ENTRIES})

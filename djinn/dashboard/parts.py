@@ -35,6 +35,12 @@ class Held:
     items: Sequence[Explained]
     hidden: int = 0
     problem: str = ""
+    is_folded: bool = False
+    """Something runs, so that this is not what the reader looks for."""
+
+    @property
+    def count(self) -> int:
+        return len(self.items) + self.hidden
 
 
 @dataclass(frozen=True)
@@ -86,7 +92,7 @@ def parts_of(view: RunView) -> Parts:
     return Parts(
         groups=groups_of(view),
         results=results_of(view),
-        held=_held(view.row),
+        held=_held(view),
         files=files[:MOST_FILES],
         hidden_files=len(files[MOST_FILES:]),
         offers_key=" ".join(offers_of(view.row)),
@@ -123,9 +129,10 @@ def relations_of(run: Run) -> Relations:
     )
 
 
-def _held(run: Run) -> Held:
+def _held(view: RunView) -> Held:
     try:
-        found = explain(run)
+        found = explain(view.row)
     except Conflict as exc:
         return Held([], problem=exc.message)
-    return Held(found[:MOST_EXPLAINED], len(found[MOST_EXPLAINED:]))
+    is_running = any(step.row.status == StepStatus.RUNNING for step in view.steps)
+    return Held(found[:MOST_EXPLAINED], len(found[MOST_EXPLAINED:]), is_folded=is_running)

@@ -48,12 +48,12 @@ class _RunForm(forms.Form):
 class NoteForm(_RunForm):
     """Text for the next prompt of a step that has not started, or of an agent."""
 
-    whom = forms.ChoiceField(label="For whom")
+    whom = forms.ChoiceField(label="Send to")
     text = forms.CharField(
         widget=forms.Textarea(attrs={"rows": 6}),
         max_length=LONGEST_NOTE,
         strip=False,
-        help_text="It stands in the next prompt of that step or agent, once.",
+        help_text="Added to the next prompt of that step or agent, once.",
     )
 
     def __init__(self, run: Run, data: Mapping[str, Any] | None = None) -> None:
@@ -76,7 +76,7 @@ class RerunForm(_RunForm):
     """From which step a run is run again."""
 
     nonce = forms.CharField(widget=forms.HiddenInput, max_length=40, required=False)
-    start_at = forms.ChoiceField(label="Begin again at", help_text="Of a step that ran several times, its last visit.")
+    start_at = forms.ChoiceField(label="Start from", help_text="Uses its last attempt.")
 
     def __init__(self, run: Run, data: Mapping[str, Any] | None = None) -> None:
         super().__init__(data, label_suffix="")

@@ -146,7 +146,8 @@ def _approval(row: StepRun) -> Obstacle:
         return Obstacle("approval", "its question is being asked", row.step, row.item)
     given = approval.decisions.filter(verdict="approve").count()
     until = f", until {_shown(approval.expires_at)}" if approval.expires_at else ""
-    text = f"waits for {approval.count - given} of {', '.join(approval.by)} to approve{until}"
+    left = approval.count - given
+    text = f"waiting for {left} approval{'' if left == 1 else 's'} by {' or '.join(map(str, approval.by))}{until}"
     return Obstacle("approval", text, row.step, row.item)
 
 
