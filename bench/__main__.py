@@ -9,7 +9,19 @@ from pathlib import Path
 
 from rich.console import Console
 
-from bench import adoption, cancel, containers, history, hops, idle_containers, log, memory, throughput, viewers
+from bench import (
+    adoption,
+    cancel,
+    containers,
+    gateway_attack,
+    history,
+    hops,
+    idle_containers,
+    log,
+    memory,
+    throughput,
+    viewers,
+)
 from bench.figures import Figure, print_table, write_json
 from bench.installation import BenchFailed, Up, installed, stack
 
@@ -25,6 +37,7 @@ NAMES: dict[str, tuple[str, Measure]] = {
     "containers": ("docker", containers.measure),
     "idle_containers": ("docker", idle_containers.measure),
     "cancel": ("docker", cancel.measure),
+    "gateway_attack": ("docker", gateway_attack.measure),
     "adoption": ("docker", adoption.measure),
 }
 """What can be measured: which runner its stack has, and what measures."""
