@@ -55,7 +55,10 @@ RECORD_TYPES = frozenset(
 
 # Reasons that the runtime itself may state in `finished`; anything else it says is recorded as "error".
 FAILURE_REASONS = frozenset(
-    ["error", "timeout", "output_limit", "disk", "turns", "model", "rejected", "cancelled", "budget", "invalid_output"]
+    [
+        *("error", "timeout", "output_limit", "disk", "turns", "model"),
+        *("rejected", "cancelled", "budget", "invalid_output", "unmatched"),
+    ]
 )
 
 
@@ -78,7 +81,7 @@ class AgentBrief:
     """What the built-in loop needs: the persona's text, the task and its limits.
 
     With `output_schema` ({"name", "strict", "schema"}) there is no loop: the model is asked without tools, and the
-    value that follows the JSON Schema is the output `ANSWER`.
+    value that follows the JSON Schema is the output `ANSWER`. With `results` one output has to be one of them.
     """
 
     name: str
@@ -91,6 +94,7 @@ class AgentBrief:
     max_output_tokens: Optional[int] = None
     temperature: Optional[float] = None
     output_schema: Optional[Dict[str, Any]] = None
+    results: List[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -189,6 +193,12 @@ def clean(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [clean(item) for item in value]
     return value
+
+
+def folded(value: Any) -> str:
+    """The text by which an output and a result are compared: trimmed, any case, JSON for what is not text."""
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return text.strip().casefold()
 
 
 def split_lines(chunk: bytes) -> Tuple[List[bytes], bytes]:
