@@ -59,6 +59,7 @@ class Reason(TextChoices):
     RETRIES = "retries", "A step asked for another try too often"
     CONFLICT = "conflict", "Parallel steps changed the same lines"
     INVALID_OUTPUT = "invalid_output", "Its answer does not follow the schema"
+    UNMATCHED = "unmatched", "Its result is none that it may give"
     EXPIRED = "expired", "Nobody decided in time"
     CHILD = "child", "The pipeline that it uses did not succeed"
     RUNNER = "runner", "The container engine did not answer"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from djinn.pipelines.history import Finish, History, Past, Start, Status, named, tries_of
+from djinn.pipelines.results import UNMATCHED
 from djinn.pipelines.schema import Step
 
 INFRASTRUCTURE = frozenset({"lost", "runner"})
@@ -53,7 +54,9 @@ def _again(last: Past, delay_seconds: float, because: str, lane: str) -> Start:
 
 
 def _is_retryable(step: Step, reason: str) -> bool:
-    return reason not in NOT_RETRYABLE and (not step.retries.on or reason in step.retries.on)
+    if reason in NOT_RETRYABLE or (reason == UNMATCHED and step.kind == "uses"):
+        return False  # a whole pipeline is not run again for a word
+    return not step.retries.on or reason in step.retries.on
 
 
 def _delay(step: Step, charged: int) -> float:

@@ -12,7 +12,8 @@ from djinn.core.transition import transition
 from djinn.executions.lease import DatabaseClock
 from djinn.executions.services import drop_unclaimed, request_stop
 from djinn.executions.states import FINAL, Reason
-from djinn.pipelines.flow import Blocked, Decision, Finish, Refuse, Skip, Start, Status, Tell, folded, next_steps
+from djinn.pipelines.flow import Blocked, Decision, Finish, Refuse, Skip, Start, Status, Tell, next_steps
+from djinn.pipelines.results import DECISION, takes_rejection
 from djinn.runs import admission, approvals
 from djinn.runs.children import cancel_child, hear_from_above
 from djinn.runs.dispatch import ring_settle
@@ -25,7 +26,7 @@ from djinn.runs.turn import Turn, tags
 log = structlog.get_logger(__name__)
 
 LONGEST_MESSAGE = 4000
-DECISION, COMMENT = "DECISION", "COMMENT"
+COMMENT = "COMMENT"
 
 
 def advance(turn: Turn) -> None:
@@ -205,11 +206,11 @@ def _end_approval(turn: Turn, step_run: StepRun, verdict: approvals.Verdict) -> 
     step = turn.step_of(step_run)
     name = step.outputs[0] if step.outputs else DECISION
     outputs = {name: verdict.status, COMMENT: verdict.comment}
-    routes_on = verdict.status == "rejected" and any(folded(key) == "rejected" for key in step.on_result)
+    routes_on = verdict.status == "rejected" and takes_rejection(step)
     who = f" by {', '.join(verdict.by)}" if verdict.by else ""
     told = f"{verdict.status}{who}" + (f": {verdict.comment}" if verdict.comment else "")
     if verdict.status == "approved" or routes_on:
         turn.end_step(step_run, StepStatus.SUCCEEDED, outputs=outputs, summary=told)
         return
     reason = Reason.EXPIRED if verdict.status == "expired" else Reason.REJECTED
-    turn.end_step(step_run, StepStatus.FAILED, reason=reason, message=told[:LONGEST_MESSAGE])
+    turn.end_step(step_run, StepStatus.FAILED, reason=reason, message=told[:LONGEST_MESSAGE], outputs=outputs)

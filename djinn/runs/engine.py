@@ -14,6 +14,7 @@ from djinn.executions.services import request_stop
 from djinn.executions.states import ExecutionStatus, Reason
 from djinn.executions.supervise import see_through
 from djinn.pipelines.names import outputs_of
+from djinn.pipelines.results import unmatched
 from djinn.pipelines.schema import Step, from_snapshot
 from djinn.pipelines.structured import outputs_from
 from djinn.runs.advance import advance
@@ -114,6 +115,9 @@ def _settle_execution(turn: Turn, step_run: StepRun, execution: Execution) -> bo
     is_success = execution.status == ExecutionStatus.EXITED and not execution.reason
     if is_success and _came_too_late(turn, execution.ended_at):
         return _cancel_late(turn, step_run, f"execution {execution.pk}")
+    outputs = _outputs(turn.step_of(step_run), outcome)
+    if is_success and _unmatched(turn, step_run, outputs, summary=str(outcome.get("summary") or "")):
+        return True
     status = StepStatus.SUCCEEDED if is_success else StepStatus.FAILED
     if execution.reason == Reason.CANCELLED:
         status = StepStatus.CANCELLED
@@ -122,7 +126,7 @@ def _settle_execution(turn: Turn, step_run: StepRun, execution: Execution) -> bo
         status,
         reason=execution.reason,
         message=execution.message,
-        outputs=_outputs(turn.step_of(step_run), outcome) if is_success else {},
+        outputs=outputs,
         summary=str(outcome.get("summary") or ""),
         snapshot=execution.result_snapshot if is_success else "",
     )
@@ -140,11 +144,20 @@ def _cancel_late(turn: Turn, step_run: StepRun, what: str) -> bool:
 
 
 def _outputs(step: Step, outcome: dict[str, Any]) -> dict[str, Any]:
+    """What the execution has given, all of it or as far as it came."""
     outputs = outcome.get("outputs")
     found: dict[str, Any] = outputs if isinstance(outputs, dict) else {}
-    if step.output_schema is None:
-        return found
-    return dict(outputs_from(found.get(ANSWER), step.outputs, step.output_schema.schema))
+    if step.output_schema is None or ANSWER not in found:
+        return found if step.output_schema is None else {}
+    return dict(outputs_from(found[ANSWER], step.outputs, step.output_schema.schema))
+
+
+def _unmatched(turn: Turn, step_run: StepRun, outputs: dict[str, Any], **columns: Any) -> bool:
+    """End a step run that has succeeded as failed, when its result has to be a key of `onResult` and is none."""
+    problem = unmatched(turn.step_of(step_run), outputs)
+    return bool(problem) and turn.end_step(
+        step_run, StepStatus.FAILED, reason=Reason.UNMATCHED, message=problem, outputs=outputs, **columns
+    )
 
 
 def _settle_child(turn: Turn, step_run: StepRun, child: Run) -> bool:
@@ -154,6 +167,8 @@ def _settle_child(turn: Turn, step_run: StepRun, child: Run) -> bool:
         step = turn.step_of(step_run)
         found = outputs_of(from_snapshot(child.definition), history_of(child))
         outputs = {name: found[name] for name in step.outputs if name in found} if step.outputs else found
+        if _unmatched(turn, step_run, outputs):
+            return True
         return turn.end_step(step_run, StepStatus.SUCCEEDED, outputs=outputs, summary=f"run {child.pk} succeeded")
     if child.status == RunStatus.CANCELLED:
         message = f"run {child.pk} was cancelled"

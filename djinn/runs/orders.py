@@ -17,6 +17,7 @@ from djinn.executions.structured import order_of as schema_order_of
 from djinn.pipelines.errors import TemplateInvalid
 from djinn.pipelines.history import History
 from djinn.pipelines.names import names_for
+from djinn.pipelines.results import rule_of
 from djinn.pipelines.schema import Pipeline, Step
 from djinn.pipelines.template import render
 from djinn.runs.budgets import seconds_left
@@ -110,6 +111,7 @@ class _Maker:
             task=self._render(step.input or step.description, names),
             step=step.id,
             outputs=() if step.output_schema else step.outputs,
+            rule=rule_of(step),
             went_wrong=_went_wrong(attempt_before(self.step_run)),
             notes=[note.text for note in notes],
         )
@@ -122,6 +124,7 @@ class _Maker:
             "outputs": list(step.outputs),
             "max_turns": min(step.max_turns, agent.max_turns or step.max_turns),
             "max_output_tokens": step.max_output_tokens or agent.max_output_tokens,
+            "results": list(step.on_result) if step.must_match else [],
             "temperature": step.temperature if step.temperature is not None else agent.temperature,
         }
         if step.output_schema is not None:

@@ -62,7 +62,7 @@ class Agent:
             return end.outcome
 
     def _offer(self, agent: AgentBrief) -> dict[str, Tool]:
-        tools, unknown = offered(agent.tools, self._outputs)
+        tools, unknown = offered(agent.tools, self._outputs, agent.results)
         if unknown:
             names = ", ".join(unknown)
             self._journal.append("log", level="warning", message=f"tools that this runtime does not have: {names}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import os
 import re
+from dataclasses import replace
 
 from .children import Children
 from .journal import Journal
@@ -90,7 +91,7 @@ class _Output:
 def _outcome(brief: Brief, journal: Journal, ran: Ran, path: str, last_line: str) -> Outcome:
     if ran.exit_code != 0:
         message = ": ".join(filter(None, (describe(ran.exit_code), last_line)))
-        return failed("error", message, shell_code(ran.exit_code))
+        return replace(failed("error", message, shell_code(ran.exit_code)), outputs=_given(brief, journal, path))
     try:
         found = read_outputs(path)
     except OutputFileError as exc:
@@ -102,8 +103,22 @@ def _outcome(brief: Brief, journal: Journal, ran: Ran, path: str, last_line: str
     outputs = {name: found[name] for name in brief.outputs if name in found}
     problem = _missing(brief, found) or outputs_problem(outputs)
     if problem:
-        return failed("error", problem, 0)
+        return replace(failed("error", problem, 0), outputs={} if outputs_problem(outputs) else outputs)
     return Outcome(outputs=outputs, summary="the script succeeded", exit_code=0)
+
+
+def _given(brief: Brief, journal: Journal, path: str) -> dict[str, str]:
+    """The declared outputs that a script had set before it failed; none when they cannot be kept."""
+    try:
+        found = read_outputs(path)
+    except OutputFileError as exc:
+        journal.append("log", level="warning", message=f"the outputs of the failed script are lost: {exc}")
+        return {}
+    outputs = {name: found[name] for name in brief.outputs if name in found}
+    problem = outputs_problem(outputs)
+    if problem:
+        journal.append("log", level="warning", message=f"the outputs of the failed script are lost: {problem}")
+    return {} if problem else outputs
 
 
 def _missing(brief: Brief, found: dict[str, str]) -> str | None:

@@ -62,17 +62,8 @@ RECORD_TYPES = frozenset(
 # Reasons that the runtime itself may state in `finished`; anything else it says is recorded as "error".
 FAILURE_REASONS = frozenset(
     [
-        "error",
-        "timeout",
-        "out_of_memory",
-        "output_limit",
-        "disk",
-        "turns",
-        "model",
-        "rejected",
-        "cancelled",
-        "budget",
-        "invalid_output",
+        *("error", "timeout", "out_of_memory", "output_limit", "disk", "turns", "model"),
+        *("rejected", "cancelled", "budget", "invalid_output", "unmatched"),
     ]
 )
 
@@ -96,7 +87,7 @@ class AgentBrief:
     """What the built-in loop needs: the persona's text, the task and its limits.
 
     With `output_schema` ({"name", "strict", "schema"}) there is no loop: the model is asked without tools, and the
-    value that follows the JSON Schema is the output `ANSWER`.
+    value that follows the JSON Schema is the output `ANSWER`. With `results` one output has to be one of them.
     """
 
     name: str
@@ -109,6 +100,7 @@ class AgentBrief:
     max_output_tokens: Optional[int] = None
     temperature: Optional[float] = None
     output_schema: Optional[Dict[str, Any]] = None
+    results: List[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -207,6 +199,12 @@ def clean(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [clean(item) for item in value]
     return value
+
+
+def folded(value: Any) -> str:
+    """The text by which an output and a result are compared: trimmed, any case, JSON for what is not text."""
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return text.strip().casefold()
 
 
 def split_lines(chunk: bytes) -> Tuple[List[bytes], bytes]:

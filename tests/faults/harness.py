@@ -281,7 +281,7 @@ def revisiting(visits: int = 3, **keys: Any) -> str:
     """Two steps, the second of which sends the token back to the first until it has been visited often enough."""
     count = 'c="$(cat count 2>/dev/null || echo 0)"; c=$((c + 1)); echo $c > count\n'
     verdict = f'if [ $c -ge {visits} ]; then v=good; else v=again; fi; echo "VERDICT=$v" >> "$DJINN_OUTPUT"'
-    back = {"again": {"goto": "MAKE"}}
+    back: dict[str, Any] = {"again": {"goto": "MAKE"}, "good": {}}
     review = step("REVIEW", then=count + verdict, outputs=["VERDICT"], onResult=back, **keys)
     return pipeline(step("MAKE", onComplete="REVIEW", **keys), review)
 

@@ -22,7 +22,7 @@ LOOP = (
         "REVIEW",
         played(finished=succeeded(VERDICT="{% if NOTES == 'xxx' %}APPROVED{% else %}again {% endif %}")),
         outputs=["VERDICT"],
-        onResult={"AGAIN": {"goto": "FIX"}},
+        onResult={"AGAIN": {"goto": "FIX"}, "APPROVED": {}},
     ),
 )
 

@@ -234,9 +234,9 @@ def whole(text: str) -> Reply:
     return lambda exchange: exchange.answer(200, content, {"Content-Type": "application/json"})
 
 
-def problems(*texts: str) -> Reply:
+def problems(*texts: str, **more: str) -> Reply:
     """What a check of outputs found."""
-    content = json.dumps({"problems": texts}).encode()
+    content = json.dumps({"problems": texts, **more}).encode()
     return lambda exchange: exchange.answer(200, content, {"Content-Type": "application/json"})
 
 
