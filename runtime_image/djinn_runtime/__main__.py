@@ -10,6 +10,6 @@ from .supervisor import main
 
 if __name__ == "__main__":
     code = main(sys.argv[1:])
-    with contextlib.suppress(OSError):  # nobody may read it any more; the code must be the one that was meant
+    with contextlib.suppress(OSError):  # as where it is written
         sys.stderr.flush()
     os._exit(code)  # not sys.exit: the work's thread may be stuck, and nothing may delay the end any more

@@ -4,19 +4,37 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Iterator
 
 _ROOT = "/sys/fs/cgroup"
-_MOST = b"1000"  # proc(5), oom_score_adj: whoever has it is killed before all others
+_SCORE = "/proc/self/oom_score_adj"
+_MOST = b"1000"  # proc(5): whoever has it is killed before all others
 
 
-def offer_first(pid: int) -> None:
-    """Let the kernel kill this process and its children before the runtime, which has to tell of it."""
-    with contextlib.suppress(OSError):  # it is gone already, or there is no /proc
-        file = os.open(f"/proc/{pid}/oom_score_adj", os.O_WRONLY | os.O_CLOEXEC)
+@contextlib.contextmanager
+def offered_first() -> Iterator[None]:
+    """What is started inside is killed by the kernel before the runtime, which has to tell of it.
+
+    The score is inherited, so it is our own for that moment; one at a time may do this.
+    """
+    before = _swap(_MOST)
+    try:
+        yield
+    finally:
+        _swap(before)
+
+
+def _swap(score: bytes) -> bytes:
+    """Set our score, where there is one; the one before."""
+    with contextlib.suppress(OSError):
+        file = os.open(_SCORE, os.O_RDWR | os.O_CLOEXEC)
         try:
-            os.write(file, _MOST)
+            before = os.read(file, 16).strip()
+            os.pwrite(file, score, 0)
+            return before
         finally:
             os.close(file)
+    return score
 
 
 def oom_kills() -> int:

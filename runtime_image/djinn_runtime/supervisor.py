@@ -153,7 +153,9 @@ class _Supervisor:
 
 
 def _complain(message: str) -> None:
-    sys.stderr.write(f"{message}\n")
+    with contextlib.suppress(OSError):  # nobody may read it any more; the exit code must be the one that was meant
+        sys.stderr.write(f"{message}\n")
+        sys.stderr.flush()
 
 
 def _perform(brief: Brief, scratch: str, journal: Journal, children: Children, trouble: Trouble) -> Outcome:

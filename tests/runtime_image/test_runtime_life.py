@@ -228,6 +228,31 @@ def test_a_journal_that_takes_nothing_ends_with_98(execution: Execution) -> None
     assert process.wait(timeout=30) == 98
 
 
+def test_a_last_record_that_may_not_be_on_the_disk_ends_with_96(execution: Execution) -> None:
+    """As on a disk that takes writes and fails to sync them: a pipe cannot be synced at all."""
+    execution.give(mode="command", script="true")
+    os.mkfifo(execution.directory / JOURNAL_NAME)
+    process = execution.start()
+    lines = (execution.directory / JOURNAL_NAME).read_bytes().splitlines()
+    assert process.wait(timeout=30) == 96
+    assert decode_record(lines[-1]).type == "finished"
+
+
+def test_a_reader_of_its_complaints_that_is_gone_does_not_change_the_exit_code(execution: Execution) -> None:
+    execution.give(mode="command", script="true")
+    (execution.directory / JOURNAL_NAME).symlink_to("/dev/full")
+    process = execution.start()
+    assert process.stderr is not None
+    process.stderr.close()
+    assert process.wait(timeout=30) == 98
+
+
+def test_the_kernel_is_offered_the_work_before_the_runtime(execution: Execution) -> None:
+    ended = execution.command("cat /proc/self/oom_score_adj; cat /proc/$PPID/oom_score_adj")
+    assert ended.text("output", stream="stdout").split()[0] == "1000"
+    assert ended.text("output", stream="stdout").split()[1] != "1000"
+
+
 def test_a_file_size_limit_closes_half_a_line(execution: Execution) -> None:
     execution.give(mode="command", script="yes | head -c 100000")
     command = ["prlimit", "--fsize=4096:unlimited", sys.executable, "-m", "djinn_runtime"]
