@@ -196,7 +196,7 @@ def _http_environment(remote: Remote, addresses: Collection[str]) -> dict[str, s
         "core.askPass": "",
         "http.emptyAuth": "false",  # no ticket of Kerberos either
     }
-    names = TRUST_VARIABLES
+    names: tuple[str, ...] = TRUST_VARIABLES
     if addresses:
         pinned = ",".join(f"[{address}]" if ":" in address else address for address in addresses)
         settings["http.curloptResolve"] = f"{remote.host}:{remote.port}:{pinned}"
