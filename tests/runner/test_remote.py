@@ -230,6 +230,19 @@ def test_git_does_not_go_where_a_name_leads_that_was_looked_at_before(server: Se
     assert (done.returncode != 0, server.connections) == (True, 0)
 
 
+def test_a_git_that_cannot_be_bound_to_an_address_is_not_used(
+    workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = tmp_path / "old" / "git"
+    old.parent.mkdir()
+    old.write_text("#!/bin/sh\necho git version 2.30.2\n")
+    old.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{old.parent}:{os.environ['PATH']}")
+    with pytest.raises(WorkspaceError, match=r"git 2\.30 cannot be bound .* 2\.37 or newer") as caught:
+        workspace.prepare(Source("https://1.1.1.1/x.git"))
+    assert (caught.value.permanent, caught.value.reason) == (True, "rejected")
+
+
 def test_a_redirect_is_not_followed(folder: Path, server: Server, workspace: Workspace) -> None:
     door = Server(folder, redirects_to=f"http://127.0.0.1:{server.port}")
     try:
