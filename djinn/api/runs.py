@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import django_filters
+from django.conf import settings
 from django.db.models import QuerySet
 from django.http import HttpResponse
 from django.http.response import HttpResponseBase
@@ -86,7 +87,8 @@ class StepRunOut(serializers.Serializer[StepView]):
     because = serializers.CharField(source="row.because")
     status = serializers.ChoiceField(StepStatus.choices, source="row.status")
     reason = serializers.CharField(source="row.reason")
-    message = serializers.CharField(source="row.message")
+    message = serializers.CharField(source="row.message", help_text="one line; what the step wrote stands in its log")
+    log_url = serializers.SerializerMethodField(help_text="the page of its log")
     outputs = serializers.JSONField(source="row.outputs")
     summary = serializers.CharField(source="row.summary")
     queued_at = serializers.DateTimeField(source="row.queued_at")
@@ -101,6 +103,9 @@ class StepRunOut(serializers.Serializer[StepView]):
     input_tokens = serializers.IntegerField(source="bill.input_tokens")
     output_tokens = serializers.IntegerField(source="bill.output_tokens")
     cost_usd = serializers.DecimalField(14, 6, source="bill.cost_usd", allow_null=True)
+
+    def get_log_url(self, view: StepView) -> str:
+        return f"{settings.BASE_URL}/runs/{view.row.run_id}/#step-run-{view.row.pk}"
 
 
 class RunDetail(serializers.Serializer[RunView]):
