@@ -31,7 +31,7 @@ from djinn.events.serial import event_json
 from djinn.events.sse import cursor, event_stream_response
 from djinn.runs.deciders import approvals_of
 from djinn.runs.models import Run
-from djinn.runs.selectors import RunView, StepView, run_view, runs_seen_by
+from djinn.runs.selectors import LEFT, UNLISTED, RunView, StepView, run_view, runs_seen_by
 from djinn.runs.services import cancel_run, start_run
 from djinn.runs.states import ApprovalStatus, RunStatus, StepStatus
 
@@ -143,7 +143,7 @@ class RunDetail(serializers.Serializer[RunView]):
 
     @extend_schema_field(ApprovalSummary(many=True))
     def get_approvals(self, view: RunView) -> Any:
-        return ApprovalSummary(approvals_of(view.row).filter(status=ApprovalStatus.OPEN), many=True).data
+        return ApprovalSummary(approvals_of(view.row).filter(status=ApprovalStatus.OPEN).defer("shown"), many=True).data
 
 
 class RunFilter(django_filters.FilterSet):  # type: ignore[misc]  # the package has no types
@@ -181,7 +181,7 @@ class RunViewSet(mixins.ListModelMixin, viewsets.GenericViewSet[Run]):
     lookup_value_regex = r"[0-9]{1,18}"
 
     def get_queryset(self) -> QuerySet[Run]:
-        return runs_seen_by(self.request.user).select_related("created_by", "parent")
+        return shown_runs(self.request.user)
 
     @extend_schema(
         request=StartRun,
@@ -230,6 +230,12 @@ class RunViewSet(mixins.ListModelMixin, viewsets.GenericViewSet[Run]):
     def events(self, request: Request, pk: str) -> HttpResponseBase:
         """The run's log behind a cursor: a JSON page, or server-sent events with `Accept: text/event-stream`."""
         return _events(request, self.get_object())
+
+
+def shown_runs(user: Any) -> QuerySet[Run]:
+    """The runs that the person may see, with what is shown of them and no more."""
+    rows = runs_seen_by(user).select_related("created_by", "parent")
+    return rows.defer(*UNLISTED, *(f"parent__{name}" for name in LEFT))
 
 
 def _events(request: Request, run: Run) -> HttpResponseBase:

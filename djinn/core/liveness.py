@@ -7,7 +7,7 @@ A worker whose places are all taken cannot run a canary; it is alive while it re
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Literal
@@ -102,11 +102,10 @@ def hosts_not_isolating() -> list[str]:
     return list(rows.order_by("host").values_list("host", flat=True).distinct())
 
 
-def workers_alive(kind: str, host: str = "") -> bool:
-    """Whether some worker of that kind is alive: on this host, or anywhere."""
-    return any(
-        view.state != "silent" and view.kind == kind and (not host or view.host == host) for view in worker_views()
-    )
+def workers_alive(kind: str, host: str = "", views: Sequence[WorkerView] | None = None) -> bool:
+    """Whether some worker of that kind is alive, on this host or anywhere; among `views` when they are at hand."""
+    known = worker_views() if views is None else views
+    return any(view.state != "silent" and view.kind == kind and (not host or view.host == host) for view in known)
 
 
 def problems(views: Iterable[WorkerView]) -> list[str]:

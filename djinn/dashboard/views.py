@@ -76,7 +76,7 @@ def items(request: HttpRequest, pk: int) -> HttpResponse:
     """All tries of one step of a run, in pages."""
     found = find_run(person(request), pk)
     step, number = ItemsForm(request.GET).wanted()
-    listed = item_page(run_view(found), step, number)
+    listed = item_page(run_view(found, is_whole=False), step, number)
     return render(request, "dashboard/items.html", {"run": found, "listed": listed})
 
 

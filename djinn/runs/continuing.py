@@ -22,12 +22,12 @@ from djinn.pipelines.schema import Pipeline
 from djinn.runs import catalogue
 from djinn.runs.admission import lock_starts
 from djinn.runs.definitions import definition_of
+from djinn.runs.histories import past_of
 from djinn.runs.idempotency import Request, earlier_run, request_of, stored_once
 from djinn.runs.models import Intent, Run, StepRun
 from djinn.runs.notes import copy_notes
 from djinn.runs.people import name_of
 from djinn.runs.reuse import kept_on_rerun, kept_on_retry
-from djinn.runs.selectors import past_of
 from djinn.runs.services import new_run, store_cancel, store_first, store_run
 from djinn.runs.states import RUN_FINAL, RUN_OPEN, RunStatus
 

@@ -21,10 +21,10 @@ from djinn.runs.advance import advance
 from djinn.runs.children import cancel_child
 from djinn.runs.claiming import claim_next
 from djinn.runs.dispatch import ring_settle
+from djinn.runs.histories import history_of
 from djinn.runs.holds import cancelled_at
 from djinn.runs.models import Run, StepRun
 from djinn.runs.preparing import prepare_step, set_going
-from djinn.runs.selectors import history_of
 from djinn.runs.states import RUN_FINAL, RunStatus, StepStatus
 from djinn.runs.turn import Turn, turn_of
 from runtime_image.djinn_runtime.protocol import ANSWER

@@ -22,6 +22,7 @@ from django_celery_beat.models import PeriodicTask, PeriodicTasks
 
 from djinn.accounts.models import Role, User
 from djinn.core.errors import Conflict, NotFound, UserError
+from djinn.executions.lease import DatabaseClock
 from djinn.pipelines.errors import InputsInvalid
 from djinn.pipelines.inputs import resolve_inputs
 from djinn.runs import catalogue
@@ -201,13 +202,16 @@ def schedules_seen_by(user: User | AnonymousUser) -> QuerySet[Schedule]:
     """The schedules that the person may see: all for a viewer, else those that they made."""
     if not user.is_authenticated:
         return Schedule.objects.none()
-    rows = Schedule.objects.select_related("created_by", "entry__crontab")
+    rows = Schedule.objects.select_related("created_by", "entry__crontab").annotate(read_at=DatabaseClock())
     return rows if user.has_role(Role.VIEWER) else rows.filter(created_by=user)
 
 
 def next_due(schedule: Schedule) -> datetime | None:
     """When the schedule starts its next run; None while it is disabled."""
-    return due_times(schedule.entry.crontab)[0] if schedule.is_enabled else None
+    now: datetime | None = getattr(
+        schedule, "read_at", None
+    )  # of rows of a list: each would ask for the time otherwise
+    return due_times(schedule.entry.crontab, now=now)[0] if schedule.is_enabled else None
 
 
 def upcoming(cron: str, timezone: str, count: int = 5) -> list[datetime]:

@@ -19,8 +19,8 @@ from djinn.pipelines.schema import Pipeline
 from djinn.pipelines.simulate import Answer, Ask, play
 from djinn.runs import engine
 from djinn.runs.approvals import decide, expire_due
+from djinn.runs.histories import history_of
 from djinn.runs.models import Approval, Run, StepRun
-from djinn.runs.selectors import history_of
 from djinn.runs.services import start_run
 from tests.make import failed, make_user, played, step, succeeded, told, write_pipeline
 
