@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -23,6 +23,7 @@ from djinn.runs.schedules import (
     create_schedule,
     delete_schedule,
     next_due,
+    present_of,
     schedules_seen_by,
     start_now,
 )
@@ -94,12 +95,15 @@ class ScheduleViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets
 
     @extend_schema(request=ScheduleIn, responses=ScheduleOut)
     def partial_update(self, request: Request, pk: str) -> Response:
-        """Change what is given. Times that have passed start nothing."""
+        """Change what is given. Times that have passed start nothing.
+
+        A change makes you the owner: from then on its runs are started in your name. To disable it does not.
+        """
         schedule = self.get_object()
         given = ScheduleIn(data=request.data, partial=True)
         given.is_valid(raise_exception=True)
-        present = {field.name: getattr(schedule, field.name) for field in fields(Wanted)}
-        changed = change_schedule(schedule=schedule, wanted=Wanted(**{**present, **given.validated_data}))
+        wanted = replace(present_of(schedule), **given.validated_data)
+        changed = change_schedule(schedule=schedule, wanted=wanted, user=request.user)  # type: ignore[arg-type]
         return Response(ScheduleOut(changed).data)
 
     @extend_schema(responses={204: None})
