@@ -12,9 +12,9 @@ http = get_asgi_application()
 
 from channels.auth import AuthMiddlewareStack  # noqa: E402  needs the applications that the line above loads
 from channels.routing import ProtocolTypeRouter, URLRouter  # noqa: E402
-from channels.security.websocket import AllowedHostsOriginValidator  # noqa: E402
 
 from djinn.core.body import bounded  # noqa: E402
+from djinn.core.origins import of_our_origin  # noqa: E402
 from djinn.dashboard.routing import websocket_urlpatterns  # noqa: E402
 
 LARGEST_BODY = 8 * 1024 * 1024
@@ -22,6 +22,6 @@ LARGEST_BODY = 8 * 1024 * 1024
 application = ProtocolTypeRouter(
     {
         "http": bounded(http, max_bytes=LARGEST_BODY),
-        "websocket": AllowedHostsOriginValidator(AuthMiddlewareStack(URLRouter(websocket_urlpatterns))),
+        "websocket": of_our_origin(AuthMiddlewareStack(URLRouter(websocket_urlpatterns))),
     }
 )

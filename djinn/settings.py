@@ -12,6 +12,7 @@ import environ
 
 from djinn.core.installation.paths import PROJECT, present_installation
 from djinn.core.logging import configure_logging
+from djinn.core.origins import trusted_origins
 
 django_stubs_ext.monkeypatch()  # generic classes of Django may be subscripted
 
@@ -22,7 +23,7 @@ BASE_DIR = PROJECT
 DEBUG = env.bool("DJINN_DEBUG", default=False)
 SECRET_KEY = env.str("DJINN_SECRET_KEY", default="") or INSTALLATION.secret_key()
 ALLOWED_HOSTS = env.list("DJINN_ALLOWED_HOSTS", default=["localhost", "127.0.0.1", "[::1]"])
-CSRF_TRUSTED_ORIGINS = env.list("DJINN_TRUSTED_ORIGINS", default=[])
+CSRF_TRUSTED_ORIGINS = trusted_origins(env.list("DJINN_TRUSTED_ORIGINS", default=[]))
 
 # --- Applications -----------------------------------------------------------------------------------------------------
 INSTALLED_APPS = [

@@ -9,8 +9,9 @@ from django.contrib.auth.admin import UserAdmin
 from django.http import HttpRequest
 from django.utils import timezone
 
-from djinn.accounts.models import ApiToken, User
+from djinn.accounts.models import ApiToken, Brake, User
 from djinn.accounts.services import create_token
+from djinn.core.admin import ReadOnlyAdmin
 
 
 @admin.register(User)
@@ -49,3 +50,13 @@ class ApiTokenAdmin(admin.ModelAdmin[ApiToken]):
         token, key = create_token(user=obj.user, name=obj.name, expires_at=obj.expires_at)
         obj.pk, obj.key_hash = token.pk, token.key_hash
         messages.warning(request, f"The key, shown only now: {key}")
+
+
+@admin.register(Brake)
+class BrakeAdmin(ReadOnlyAdmin):
+    """Deleting a row lets its account or network try again at once."""
+
+    list_display = ("subject", "failures", "failed_at", "blocked_until")
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return admin.ModelAdmin.has_delete_permission(self, request, obj)

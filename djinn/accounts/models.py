@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from django.contrib.auth.models import AbstractUser
 from django.db import models
+from django.utils import timezone
 
 
 class Role(models.TextChoices):
@@ -47,3 +48,19 @@ class ApiToken(models.Model):
 
     def __str__(self) -> str:
         return f"{self.name} of {self.user}"
+
+
+class Brake(models.Model):
+    """Failed attempts at one account, or from one network; what counts as one is in `brakes.py`."""
+
+    subject = models.CharField(max_length=100, unique=True)
+    """Such as `login:192.0.2.0/24`; of an account the SHA-256 of the name, since people type passwords there."""
+    failures = models.PositiveIntegerField(default=0)
+    failed_at = models.DateTimeField(default=timezone.now)
+    blocked_until = models.DateTimeField(default=timezone.now)
+
+    class Meta:
+        ordering = ["-failed_at"]
+
+    def __str__(self) -> str:
+        return self.subject

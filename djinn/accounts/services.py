@@ -10,6 +10,7 @@ from django.contrib.sessions.models import Session
 from django.db import transaction
 from django.utils import timezone
 
+from djinn.accounts.brakes import forget_failures
 from djinn.accounts.models import ApiToken, Role, User
 from djinn.core.errors import UserError
 
@@ -26,14 +27,20 @@ def create_token(*, user: User, name: str, expires_at: datetime | None = None) -
 
 
 def user_of_key(*, key: str) -> User | None:
-    """The active person whose unexpired token this is, or None. Notes the use, at most once a minute."""
+    """The active person whose unexpired token this is, or None."""
+    token = token_of_key(key=key)
+    return None if token is None else token.user
+
+
+def token_of_key(*, key: str) -> ApiToken | None:
+    """The unexpired token of an active person, or None. Notes the use, at most once a minute."""
     now = timezone.now()
     token = ApiToken.objects.select_related("user").filter(key_hash=hash_key(key)).first()
     if token is None or not token.user.is_active or (token.expires_at is not None and token.expires_at <= now):
         return None
     if token.last_used_at is None or token.last_used_at < now - TOUCH_EVERY:
         ApiToken.objects.filter(pk=token.pk).update(last_used_at=now)
-    return token.user
+    return token
 
 
 def hash_key(key: str) -> str:
@@ -52,8 +59,8 @@ def create_first_administrator() -> str | None:
 
 
 def forget_expired() -> int:
-    """Delete expired tokens and sessions; how many there were."""
+    """Delete expired tokens and sessions, and failures that count no more; how many there were."""
     now = timezone.now()
     tokens, _ = ApiToken.objects.filter(expires_at__lt=now).delete()
     sessions, _ = Session.objects.filter(expire_date__lt=now).delete()
-    return tokens + sessions
+    return tokens + sessions + forget_failures()

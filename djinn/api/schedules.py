@@ -13,6 +13,7 @@ from rest_framework.decorators import action
 from rest_framework.request import Request
 from rest_framework.response import Response
 
+from djinn.accounts.models import User
 from djinn.api.permissions import OperatorsChange
 from djinn.api.runs import RunDetail
 from djinn.runs.models import Schedule
@@ -93,11 +94,16 @@ class ScheduleViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets
 
     @extend_schema(request=ScheduleIn, responses=ScheduleOut)
     def partial_update(self, request: Request, pk: str) -> Response:
-        """Change what is given, and nothing else: two changes at once of different things are both kept."""
+        """Change what is given, and nothing else: two changes at once of different things are both kept.
+
+        Times that have passed start nothing. A change makes you the owner: from then on its runs are started in your
+        name. To disable it does not.
+        """
         schedule = self.get_object()
         given = ScheduleIn(data=request.data, partial=True)
         given.is_valid(raise_exception=True)
-        changed = patch_schedule(schedule=schedule, changes=given.validated_data)
+        user: User = request.user  # type: ignore[assignment]
+        changed = patch_schedule(schedule=schedule, changes=given.validated_data, user=user)
         return Response(ScheduleOut(changed).data)
 
     @extend_schema(responses={204: None})

@@ -14,13 +14,14 @@ from channels.generic.websocket import AsyncWebsocketConsumer
 from django.conf import settings
 from django.http import QueryDict
 
+from djinn.accounts.credentials import Credential
 from djinn.dashboard.live import Batch, figures, next_batch
 from djinn.events.access import may_read
-from djinn.events.watch import watcher_of_this_loop
+from djinn.events.watch import Refusal, watcher_of_this_loop
 
 log = structlog.get_logger(__name__)
 
-BAD_CURSOR, NOT_LOGGED_IN, NOT_ALLOWED = 4400, 4401, 4403
+BAD_CURSOR, NOT_LOGGED_IN, NOT_ALLOWED, NOT_FOUND = 4400, 4401, 4403, 4404
 HEARTBEAT_SECONDS = 15.0
 """After so long a silence the figures are sent again: the page knows by it that the connection is alive."""
 RETRY_SECONDS = 1.0
@@ -29,8 +30,6 @@ RETRY_SECONDS = 1.0
 class RunConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # channels has no types
     """Sends what happens in a run behind `?after=`, for as long as the person may read it."""
 
-    check_seconds = 60.0
-    """How long a person who lost the right to read may read on."""
     feeding: asyncio.Task[None] | None = None
 
     async def connect(self) -> None:
@@ -39,7 +38,6 @@ class RunConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # channels has
         self.run_id = int(self.scope["url_route"]["kwargs"]["run_id"])
         after = _cursor(self.scope["query_string"])
         self.after = after or 0
-        self.checked = time.monotonic()
         refusal = await self._refusal() or (BAD_CURSOR if after is None else 0)
         if refusal:
             await self.close(code=refusal)
@@ -61,11 +59,10 @@ class RunConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # channels has
                 await asyncio.sleep(RETRY_SECONDS)
 
     async def _follow(self) -> None:
-        with watcher_of_this_loop().watch(f"run-{self.run_id}") as more:
+        credential = Credential(self.scope["session"].session_key)
+        with watcher_of_this_loop().watch(f"run-{self.run_id}", credential) as more:
             is_silent = True
-            while True:
-                if not await self._may_go_on():
-                    return
+            while more.refusal is None:
                 more.clear()
                 batch = await _shared_batch(self.run_id, self.after)
                 if batch is not None:
@@ -75,15 +72,7 @@ class RunConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # channels has
                     await self.send(text_data=await database_sync_to_async(figures)(self.run_id))
                 if batch is None or not batch.has_more:
                     is_silent = not await _wait(more, HEARTBEAT_SECONDS)
-
-    async def _may_go_on(self) -> bool:
-        if time.monotonic() < self.checked + self.check_seconds:
-            return True
-        self.checked = time.monotonic()
-        refusal = await self._refusal()
-        if refusal:
-            await self.close(code=refusal)
-        return not refusal
+            await self.close(code=NOT_LOGGED_IN if more.refusal is Refusal.LOGGED_OUT else NOT_ALLOWED)
 
     async def _refusal(self) -> int:
         """Why the socket must be closed, 0 if it need not. Session, person and role are read anew."""
@@ -93,6 +82,13 @@ class RunConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # channels has
             return NOT_LOGGED_IN
         is_allowed = await database_sync_to_async(may_read)(user, f"run-{self.run_id}")
         return 0 if is_allowed else NOT_ALLOWED
+
+
+class Nowhere(AsyncWebsocketConsumer):  # type: ignore[misc]  # channels has no types
+    """Any other path: the handshake is refused."""
+
+    async def connect(self) -> None:
+        await self.close(code=NOT_FOUND)
 
 
 _readings: dict[tuple[int, int], tuple[float, asyncio.Task[Batch | None]]] = {}

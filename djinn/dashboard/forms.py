@@ -10,7 +10,9 @@ from typing import Any
 
 from django import forms
 from django.contrib.auth.forms import AuthenticationForm
+from django.http import HttpRequest
 
+from djinn.accounts.brakes import TooManyAttempts, attempt_succeeded, begin_attempt, login_of, network_of
 from djinn.core.errors import UserError
 from djinn.pipelines.schema import Input, Pipeline
 from djinn.runs.states import RunStatus
@@ -19,10 +21,27 @@ PREFIX = "input-"
 
 
 class LoginForm(AuthenticationForm):
-    """Django's, without the colon behind labels."""
+    """Django's, without the colon behind labels; whoever guesses is slowed down."""
+
+    retry_after_seconds = 0
+    """After how long it can be tried again, when it was tried too often."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, label_suffix="", **kwargs)
+
+    def clean(self) -> dict[str, Any]:
+        name, password = self.cleaned_data.get("username"), self.cleaned_data.get("password")
+        if name is None or not password:
+            return super().clean()
+        account, network = login_of(name, network_of(self.request or HttpRequest()))
+        try:
+            begin_attempt([account, network])
+        except TooManyAttempts as exc:
+            self.retry_after_seconds = exc.retry_after_seconds
+            raise forms.ValidationError(exc.message, code=exc.code) from exc
+        cleaned = super().clean()
+        attempt_succeeded(account, network)
+        return cleaned
 
 
 class RunFilterForm(forms.Form):

@@ -30,10 +30,10 @@ from djinn.runs.schedules import (
     delete_schedule,
     enable_schedule,
     next_due,
+    present_of,
     schedules_seen_by,
     start_now,
     upcoming,
-    wanted_of,
 )
 from djinn.runs.selectors import UNLISTED
 
@@ -87,20 +87,25 @@ def change(request: HttpRequest, pk: int) -> HttpResponse:
     loaded = pipeline_or_answer(request, schedule.pipeline)
     if isinstance(loaded, HttpResponse):
         return loaded
-    present = wanted_of(schedule)
+    present = present_of(schedule)
     data = request.POST if request.method == "POST" else None
     form = ScheduleForm(loaded.pipeline, data, present=present.inputs, initial=asdict(present))
     context = {"schedule": schedule, "upcoming": upcoming(schedule.cron, schedule.timezone)}
     return _filled(
-        request, loaded, form, lambda wanted: change_schedule(schedule=schedule, wanted=wanted), **context
-    )  # fmt: skip
+        request,
+        loaded,
+        form,
+        lambda wanted: change_schedule(schedule=schedule, wanted=wanted, user=person(request)),
+        **context,
+    )
 
 
 @require_POST
 @operators_only
 def enable(request: HttpRequest, pk: int) -> HttpResponse:
     """Let the schedule start runs, or not: `to` is `on` or `off`."""
-    schedule = enable_schedule(schedule=_find(request, pk), is_enabled=request.POST.get("to") == "on")
+    is_enabled = request.POST.get("to") == "on"
+    schedule = enable_schedule(schedule=_find(request, pk), is_enabled=is_enabled, user=person(request))
     messages.success(request, f"{schedule.name} is {'enabled' if schedule.is_enabled else 'disabled'}.")
     return redirect("dashboard:schedules")
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from django.contrib.auth.views import LoginView, LogoutView
+from django.contrib.auth.views import LogoutView
 from django.urls import path, register_converter
 
 from djinn.dashboard import deciding, scheduling, starting, steering, views
-from djinn.dashboard.forms import LoginForm
+from djinn.dashboard.login import Login
 
 
 class RowIdConverter:
@@ -25,7 +25,7 @@ register_converter(RowIdConverter, "row")
 
 app_name = "dashboard"
 urlpatterns = [
-    path("login/", LoginView.as_view(template_name="dashboard/login.html", form_class=LoginForm), name="login"),
+    path("login/", Login.as_view(), name="login"),
     path("logout/", LogoutView.as_view(next_page="dashboard:login"), name="logout"),
     path("", views.runs, name="runs"),
     path("runs/<row:pk>/", views.run, name="run"),

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from typing import Any
 
 from django.db import connection
@@ -21,6 +22,7 @@ from django_eventstream.storage import EventDoesNotExist, StorageBase
 from django_eventstream.utils import add_default_headers
 from django_eventstream.views import Listener, get_listener_manager, stream
 
+from djinn.accounts.credentials import Credential
 from djinn.accounts.models import User
 from djinn.core.database import released
 from djinn.core.errors import UserError
@@ -28,7 +30,7 @@ from djinn.core.faults import fault
 from djinn.events import log
 from djinn.events.access import may_read
 from djinn.events.serial import event_json
-from djinn.events.watch import watcher_of_this_loop
+from djinn.events.watch import Viewer, watcher_of_this_loop
 
 
 class LogStorage(StorageBase):  # type: ignore[misc]  # the package has no types
@@ -67,11 +69,11 @@ class LogChannelManager(ChannelManagerBase):  # type: ignore[misc]  # the packag
         return True
 
 
-def event_stream_response(request: HttpRequest, name: str) -> StreamingHttpResponse:
-    """The stream's events behind the request's `Last-Event-ID`, then each as it happens, for ever.
+def event_stream_response(request: HttpRequest, name: str, credential: Credential) -> StreamingHttpResponse:
+    """The stream's events behind the request's `Last-Event-ID`, then each as it happens, while they may be read.
 
     Raises `UserError` for a cursor that cannot be read. Whoever calls has checked `may_read`; it is checked again at
-    every read of the log.
+    every read of the log, and every few seconds together with the credential.
     """
     event_request = EventRequest()
     event_request.channels = {name}
@@ -81,7 +83,9 @@ def event_stream_response(request: HttpRequest, name: str) -> StreamingHttpRespo
     listener = Listener()
     listener.user_id = request.user.pk
     listener.channels = event_request.channels
-    response = StreamingHttpResponse(_woken_by_hints(event_request, listener, name), content_type="text/event-stream")
+    response = StreamingHttpResponse(
+        _woken_by_hints(event_request, listener, name, credential), content_type="text/event-stream"
+    )
     add_default_headers(response, request=request)
     connection.close()  # what the request read so far is read; a viewer who waits holds no connection of the pool
     return response
@@ -96,22 +100,29 @@ def cursor(request: HttpRequest, name: str) -> int:
     return int(seq)
 
 
-async def _woken_by_hints(event_request: EventRequest, listener: Any, name: str) -> AsyncIterator[str]:
-    """The package's stream, with a task beside it that turns hints into "read the log again"."""
-    with watcher_of_this_loop().watch(name) as more:
+async def _woken_by_hints(
+    event_request: EventRequest, listener: Any, name: str, credential: Credential
+) -> AsyncIterator[str]:
+    """The package's stream, with a task beside it that turns hints into "read the log again"; a refusal ends it."""
+    with watcher_of_this_loop().watch(name, credential) as more:
         waking = asyncio.create_task(_wake(listener, more))
         try:
-            async for body in stream(event_request, listener):
-                fault("sse.before_flush")
-                yield body
+            async with aclosing(stream(event_request, listener)) as bodies:
+                async for body in bodies:
+                    fault("sse.before_flush")
+                    yield body
+                    if more.refusal is not None:  # the package would ask again, and know nothing of credentials
+                        return
         finally:
             waking.cancel()
 
 
-async def _wake(listener: Any, more: asyncio.Event) -> None:
+async def _wake(listener: Any, more: Viewer) -> None:
     while True:
         await more.wait()
         more.clear()
         with get_listener_manager().lock:
             listener.overflow = True  # the package's word for "go to the storage"
+            if more.refusal is not None:  # and for "tell this and end"
+                listener.error = {"condition": "forbidden", "text": f"Permission denied: {more.refusal}"}
             listener.aevent.set()

@@ -15,7 +15,7 @@ from djinn.core.serving.pace import Pace
 from djinn.core.serving.protocol import SHARED
 
 REQUESTS_PER_SECOND, REQUESTS_AT_ONCE = 30, 60
-BYTES_PER_SECOND, BYTES_AT_ONCE = 8 * 1024**2, 32 * 1024**2
+BYTES_PER_SECOND, BYTES_AT_ONCE = 4 * 1024**2, 16 * 1024**2
 LARGE_BYTES = 256 * 1024
 LARGE_AT_ONCE = 4
 """So many large bodies of one container arrive at once."""

@@ -74,38 +74,46 @@ def create_schedule(*, user: User, wanted: Wanted) -> Schedule:
     return schedule
 
 
-def change_schedule(*, schedule: Schedule, wanted: Wanted) -> Schedule:
-    """Make the schedule what is wanted; raises as `create_schedule`. Times that have passed start nothing."""
-    return patch_schedule(schedule=schedule, changes=asdict(wanted))
+def change_schedule(*, schedule: Schedule, wanted: Wanted, user: User) -> Schedule:
+    """Make the schedule what is wanted; raises as `create_schedule`. Times that have passed start nothing.
+
+    Whoever changes it becomes the owner: its runs are theirs, not of somebody who asked for something else.
+    """
+    return patch_schedule(schedule=schedule, changes=asdict(wanted), user=user)
 
 
-def patch_schedule(*, schedule: Schedule, changes: Mapping[str, JSON]) -> Schedule:
-    """Change what is named and leave the rest as it is at that moment; raises as `create_schedule`."""
+def patch_schedule(*, schedule: Schedule, changes: Mapping[str, JSON], user: User) -> Schedule:
+    """Change what is named and leave the rest as it is at that moment; else as `change_schedule`."""
     with transaction.atomic():
         locked = _locked(schedule.pk)
-        wanted = replace(wanted_of(locked), **changes)
+        wanted = replace(present_of(locked), **changes)
         _check(wanted)
-        _store_change(locked, wanted)
+        _store_change(locked, wanted, user)
     schedule.refresh_from_db()
     return schedule
 
 
-def _store_change(locked: Schedule, wanted: Wanted) -> None:
+def _store_change(locked: Schedule, wanted: Wanted, user: User) -> None:
     crontab = read_cron(wanted.cron, wanted.timezone)
     with _name_is_free(wanted.name), transaction.atomic():
         crontab.pk = locked.entry.crontab_id
         crontab.save()
-        Schedule.objects.filter(pk=locked.pk).update(**_columns(wanted), last_message="")
+        owner = _owner_after(locked, wanted, user)
+        Schedule.objects.filter(pk=locked.pk).update(**_columns(wanted), last_message="", created_by=owner)
         locked.entry.description = wanted.name
         _set_going(locked.entry, is_enabled=wanted.is_enabled)
 
 
-def enable_schedule(*, schedule: Schedule, is_enabled: bool) -> Schedule:
-    """Let the schedule start runs, or not; again is no error. What was missed meanwhile is not made up for."""
+def enable_schedule(*, schedule: Schedule, is_enabled: bool, user: User) -> Schedule:
+    """Let the schedule start runs, or not; again is no error. What was missed meanwhile is not made up for.
+
+    Whoever enables it becomes the owner; disabling it leaves it whose it is.
+    """
     with transaction.atomic():
         locked = _locked(schedule.pk)
         if locked.is_enabled != is_enabled:
-            Schedule.objects.filter(pk=locked.pk).update(is_enabled=is_enabled)
+            owner = _owner_after(locked, replace(present_of(locked), is_enabled=is_enabled), user)
+            Schedule.objects.filter(pk=locked.pk).update(is_enabled=is_enabled, created_by=owner)
             _set_going(locked.entry, is_enabled=is_enabled)
     schedule.refresh_from_db()
     return schedule
@@ -239,13 +247,27 @@ def _check(wanted: Wanted) -> None:
     catalogue.check_models(pipeline, catalogue.agents_of(pipeline), override=wanted.model)
 
 
-def wanted_of(schedule: Schedule) -> Wanted:
-    """What the schedule is, as somebody would want it."""
+def _columns(wanted: Wanted) -> dict[str, Any]:
+    return {**asdict(wanted), "inputs": dict(wanted.inputs)}
+
+
+def present_of(schedule: Schedule) -> Wanted:
+    """What the schedule is now."""
     return Wanted(**{field.name: getattr(schedule, field.name) for field in fields(Wanted)})
 
 
-def _columns(wanted: Wanted) -> dict[str, Any]:
-    return {**asdict(wanted), "inputs": dict(wanted.inputs)}
+def _owner_after(schedule: Schedule, wanted: Wanted, user: User) -> User:
+    """Whose the schedule is after the change: theirs who changes it, unless it is only disabled."""
+    present = present_of(schedule)
+    if wanted in (present, replace(present, is_enabled=False)) or schedule.created_by == user:
+        return schedule.created_by
+    log.info(
+        "schedule_taken_over",
+        schedule=schedule.pk,
+        owner=user.get_username(),
+        before=schedule.created_by.get_username(),
+    )
+    return user
 
 
 def _locked(schedule_id: int) -> Schedule:

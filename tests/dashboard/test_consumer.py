@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 from asgiref.sync import async_to_sync
-from channels.auth import AuthMiddlewareStack
+from asgiref.testing import ApplicationCommunicator
 from channels.db import database_sync_to_async
-from channels.routing import URLRouter
+from django.contrib.sessions.models import Session
 from django.db import connection
-from django.urls import re_path
+from django.test import Client
+from django.utils import timezone
 
 from djinn.accounts.models import Role, User
+from djinn.asgi import application
 from djinn.dashboard import consumers
 from djinn.events import hints
 from djinn.runs.models import StepRun
@@ -155,25 +159,66 @@ def test_what_came_from_a_container_is_text_in_a_message(browse: Browser, operat
     assert not re.search(r"<i |<script|<b>", received())
 
 
-class StrictConsumer(consumers.RunConsumer):
-    """Asks before every message whether the person may still read."""
+LOSSES: dict[str, tuple[Callable[[Client, User], object], int]] = {
+    "logout": (lambda client, user: client.logout(), consumers.NOT_LOGGED_IN),
+    "deactivated": (lambda client, user: User.objects.filter(pk=user.pk).update(is_active=False), 4401),
+    "role taken": (lambda client, user: User.objects.filter(pk=user.pk).update(role=Role.NONE), 4403),
+    "password changed": (lambda client, user: _change_password(user), 4401),
+    "session expired": (lambda client, user: Session.objects.update(expire_date=timezone.now()), 4401),
+}
 
-    check_seconds = 0.0
+
+def _change_password(user: User) -> None:
+    user.set_password("another one")
+    user.save()
 
 
-def test_a_person_who_loses_the_right_is_cut_off(browse: Browser, viewer: User, step: StepRun) -> None:
-    strict = AuthMiddlewareStack(URLRouter([re_path(r"^ws/runs/(?P<run_id>[0-9]+)/$", StrictConsumer.as_asgi())]))
+@pytest.mark.parametrize(("lose", "code"), LOSSES.values(), ids=LOSSES.keys())
+def test_a_person_who_loses_the_right_is_cut_off_though_nothing_happens(
+    browse: Browser, viewer: User, step: StepRun, lose: Callable[[Client, User], object], code: int
+) -> None:
     client = browse(viewer)
 
     @async_to_sync
     async def closing() -> int:
-        async with socket(client, step.run, served_by=strict) as communicator:
+        async with socket(client, step.run) as communicator:
             await communicator.read_to(4)
-            await User.objects.filter(pk=viewer.pk).aupdate(role=Role.NONE)
-            await database_sync_to_async(tell)(step, *lines(0, 1))
+            await database_sync_to_async(lose)(client, viewer)
             return await communicator.closing_code()
 
-    assert closing() == consumers.NOT_ALLOWED
+    assert closing() == code
+
+
+def test_losing_one_login_leaves_the_others(browse: Browser, viewer: User, step: StepRun) -> None:
+    leaving, staying = browse(viewer), browse(viewer)
+
+    @async_to_sync
+    async def received() -> list[str]:
+        async with socket(leaving, step.run) as one, socket(staying, step.run) as other:
+            await other.read_to(4)
+            await database_sync_to_async(leaving.logout)()
+            assert await one.closing_code() == consumers.NOT_LOGGED_IN
+            return await other.read_to(await database_sync_to_async(tell)(step, *lines(0, 1)))
+
+    assert numbers(received()) == [0]
+
+
+@pytest.mark.parametrize("path", ["/ws/", "/ws/runs/", "/ws/runs/x/", "/", "/ws/runs/1/more", "/runs/1/"])
+def test_an_unknown_path_is_refused(path: str) -> None:
+    headers = [(b"origin", b"http://localhost"), (b"host", b"localhost")]
+
+    @async_to_sync
+    async def answer() -> dict[str, Any]:
+        scope = {"type": "websocket", "path": path, "query_string": b"", "headers": headers, "subprotocols": []}
+        asked = ApplicationCommunicator(application, scope)
+        await asked.send_input({"type": "websocket.connect"})
+        closed: dict[str, Any] = await asked.receive_output(20)
+        await asked.send_input({"type": "websocket.disconnect", "code": 1006})
+        await asked.wait(20)
+        return closed
+
+    closed = answer()
+    assert (closed["type"], closed["code"]) == ("websocket.close", consumers.NOT_FOUND)
 
 
 def test_a_database_that_was_away_costs_a_pause_and_no_event(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -11,9 +11,12 @@ import httpx2
 import jwt
 import pytest
 from django.conf import settings
+from django.contrib.sessions.models import Session
 from django.db import transaction
+from django.test import Client
+from django.utils import timezone
 
-from djinn.accounts.models import Role, User
+from djinn.accounts.models import ApiToken, Role, User
 from djinn.accounts.services import create_token
 from djinn.events.log import NewEvent, append
 from djinn.runs.models import Run
@@ -143,6 +146,58 @@ def test_who_loses_the_right_to_read_reads_no_further(
             last = next(events)
         assert (last["event"], json.loads(last["data"])["condition"]) == ("stream-error", "forbidden")
         assert list(events) == []
+
+
+def _cookie(user: User) -> dict[str, str]:
+    client = Client()
+    client.force_login(user)
+    return {"Cookie": f"sessionid={client.cookies['sessionid'].value}", "Accept": "text/event-stream"}
+
+
+def _change_password(user: User) -> None:
+    user.set_password("another one")
+    user.save()
+
+
+TOKEN, SESSION = _login, _cookie
+LOSSES: dict[str, tuple[Callable[[User], dict[str, str]], Callable[[User], object]]] = {
+    "token revoked": (TOKEN, lambda user: ApiToken.objects.all().delete()),
+    "token expired": (TOKEN, lambda user: ApiToken.objects.update(expires_at=timezone.now())),
+    "person of a token deactivated": (TOKEN, lambda user: User.objects.update(is_active=False)),
+    "role of a token's person taken": (TOKEN, lambda user: User.objects.update(role=Role.NONE)),
+    "logged out": (SESSION, lambda user: Session.objects.all().delete()),
+    "session expired": (SESSION, lambda user: Session.objects.update(expire_date=timezone.now())),
+    "password changed": (SESSION, _change_password),
+    "person of a session deactivated": (SESSION, lambda user: User.objects.update(is_active=False)),
+}
+
+
+@pytest.mark.parametrize(("come_in", "lose"), LOSSES.values(), ids=LOSSES.keys())
+def test_a_stream_ends_with_what_let_its_reader_in_though_nothing_happens(
+    web: httpx2.Client,
+    run: Run,
+    viewer: User,
+    come_in: Callable[[User], dict[str, str]],
+    lose: Callable[[User], object],
+) -> None:
+    with _following(web, run, come_in(viewer) | {"Last-Event-ID": "8"}) as events:
+        assert _seqs(events, 1) == [9]
+        lose(viewer)
+        last = next(events)
+        assert (last["event"], json.loads(last["data"])["condition"]) == ("stream-error", "forbidden")
+        assert list(events) == []
+
+
+def test_a_stream_outlives_other_tokens_of_its_reader(web: httpx2.Client, run: Run, viewer: User) -> None:
+    with (
+        _following(web, run, _login(viewer)) as ended,
+        _following(web, run, _login(viewer) | {"Last-Event-ID": "9"}) as events,
+    ):
+        assert _seqs(ended, 9)
+        ApiToken.objects.filter(pk=ApiToken.objects.earliest("pk").pk).delete()
+        assert [event["event"] for event in ended] == ["stream-error"]
+        _tell(run, 1)
+        assert _seqs(events, 1) == [10]
 
 
 def test_no_query_parameter_of_the_package_changes_what_is_read(web: httpx2.Client, run: Run, viewer: User) -> None:

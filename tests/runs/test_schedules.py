@@ -254,13 +254,13 @@ def test_beat_is_told_of_every_change(owner: User) -> None:
         seen.append(PeriodicTasks.last_change())
         return seen[-1] > seen[-2]
 
-    change_schedule(schedule=schedule, wanted=replace(MINUTELY, cron="7 * * * *"))
+    change_schedule(schedule=schedule, wanted=replace(MINUTELY, cron="7 * * * *"), user=owner)
     assert told_again()
     assert due_entries()[schedule.pk].schedule.minute == {7}
-    enable_schedule(schedule=schedule, is_enabled=False)
+    enable_schedule(schedule=schedule, is_enabled=False, user=owner)
     assert told_again()
     assert due_entries() == {}
-    enable_schedule(schedule=schedule, is_enabled=True)
+    enable_schedule(schedule=schedule, is_enabled=True, user=owner)
     assert told_again()
     delete_schedule(schedule=schedule)
     assert told_again()
@@ -272,14 +272,48 @@ def test_times_that_have_passed_before_a_change_are_not_made_up_for(owner: User,
     schedule = made(owner)
     PeriodicTask.objects.update(last_run_at=timezone.now() - timedelta(hours=3))
     if how == "enabled":
-        enable_schedule(schedule=schedule, is_enabled=False)
-        enable_schedule(schedule=schedule, is_enabled=True)
+        enable_schedule(schedule=schedule, is_enabled=False, user=owner)
+        enable_schedule(schedule=schedule, is_enabled=True, user=owner)
     else:
         passed = timezone.now() - timedelta(minutes=2)
-        change_schedule(schedule=schedule, wanted=replace(MINUTELY, cron=f"{passed.minute} {passed.hour} * * *"))
+        change_schedule(
+            schedule=schedule, wanted=replace(MINUTELY, cron=f"{passed.minute} {passed.hour} * * *"), user=owner
+        )
     entry = due_entries()[schedule.pk]
     assert entry.last_run_at > timezone.now() - timedelta(minutes=1)
     assert not entry.is_due().is_due
+
+
+CHANGES = [
+    ({"name": "renamed"}, True),
+    ({"is_enabled": False}, False),
+    ({}, False),
+    ({"cron": "7 * * * *"}, True),
+    ({"timezone": "Europe/Berlin"}, True),
+    ({"inputs": {"count": 2}}, True),
+    ({"inputs": {"count": 2}, "is_enabled": False}, True),
+    ({"overlap": "queue"}, True),
+]
+
+
+@pytest.mark.parametrize(("change", "takes_over"), CHANGES, ids=[str(change) for change, _ in CHANGES])
+def test_who_changes_a_schedule_becomes_its_owner(owner: User, change: dict[str, Any], takes_over: bool) -> None:
+    schedule, other = made(owner), make_user("other")
+    change_schedule(schedule=schedule, wanted=replace(MINUTELY, **change), user=other)
+    assert schedule.created_by == (other if takes_over else owner)
+
+
+def test_the_runs_of_a_schedule_are_those_of_who_changed_it_last(owner: User) -> None:
+    schedule, other = made(owner), make_user("other")
+    tick(change_schedule(schedule=schedule, wanted=replace(MINUTELY, overlap="queue"), user=other))
+    assert Run.objects.get().created_by == other
+
+
+def test_who_enables_a_schedule_becomes_its_owner_and_who_disables_it_does_not(owner: User) -> None:
+    schedule, other = made(owner), make_user("other")
+    assert enable_schedule(schedule=schedule, is_enabled=True, user=other).created_by == owner  # it was enabled
+    assert enable_schedule(schedule=schedule, is_enabled=False, user=other).created_by == owner
+    assert enable_schedule(schedule=schedule, is_enabled=True, user=other).created_by == other
 
 
 def test_a_deleted_schedule_leaves_its_runs_and_nothing_else(owner: User) -> None:
@@ -295,8 +329,8 @@ def test_a_schedule_that_is_gone_cannot_be_changed(owner: User) -> None:
     schedule = made(owner)
     delete_schedule(schedule=Schedule.objects.get())
     for act in (
-        lambda: change_schedule(schedule=schedule, wanted=MINUTELY),
-        lambda: enable_schedule(schedule=schedule, is_enabled=False),
+        lambda: change_schedule(schedule=schedule, wanted=MINUTELY, user=owner),
+        lambda: enable_schedule(schedule=schedule, is_enabled=False, user=owner),
         lambda: delete_schedule(schedule=schedule),
         lambda: start_now(schedule=schedule, user=owner),
     ):
@@ -332,7 +366,7 @@ def test_what_is_wrong_with_a_change_is_told_and_nothing_changes(
     schedule = made(owner)
     before = state()
     with pytest.raises(UserError) as caught:
-        change_schedule(schedule=schedule, wanted=replace(MINUTELY, **wrong))
+        change_schedule(schedule=schedule, wanted=replace(MINUTELY, **wrong), user=owner)
     assert (list(caught.value.details), state()) == ([field], before)
 
 
@@ -346,7 +380,7 @@ def test_a_name_that_is_taken_is_a_conflict_and_nothing_is_stored(owner: User) -
     made(owner)
     other = made(owner, name="other")
     before = state()
-    for act in (lambda: made(owner), lambda: change_schedule(schedule=other, wanted=MINUTELY)):
+    for act in (lambda: made(owner), lambda: change_schedule(schedule=other, wanted=MINUTELY, user=owner)):
         with pytest.raises(Conflict, match="already"):
             act()
     assert state() == before
@@ -381,7 +415,7 @@ def test_the_next_time_is_told_while_the_schedule_is_enabled(owner: User) -> Non
     due = next_due(schedule)
     assert isinstance(due, datetime)
     assert timedelta(0) < due - timezone.now() <= timedelta(minutes=1)
-    assert next_due(enable_schedule(schedule=schedule, is_enabled=False)) is None
+    assert next_due(enable_schedule(schedule=schedule, is_enabled=False, user=owner)) is None
 
 
 def test_times_to_come_can_be_seen_before_a_schedule_is_made() -> None:
