@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Collection
 from pathlib import Path
 
+from djinn.documents.nodes import MAX_BYTES, Table, read_document
+from djinn.documents.problems import Problem
+from djinn.documents.report import Report
 from djinn.pipelines import readers as read
 from djinn.pipelines.checks import check_pipeline
 from djinn.pipelines.checks.order import in_order
-from djinn.pipelines.document import MAX_BYTES, Table, read_document
-from djinn.pipelines.errors import PipelineInvalid, Problem
+from djinn.pipelines.errors import PipelineInvalid
 from djinn.pipelines.fields import Fields
 from djinn.pipelines.folder import check_folder
 from djinn.pipelines.inputs import read_inputs
@@ -24,7 +26,6 @@ from djinn.pipelines.reading.document import (
     read_workspace,
 )
 from djinn.pipelines.reading.steps import StepSource, read_steps
-from djinn.pipelines.report import Report
 from djinn.pipelines.schema import Pipeline, digest
 
 __all__ = ["Catalogue", "Loaded", "load_file", "load_folder", "load_text"]

@@ -7,8 +7,8 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from djinn.pipelines.document import Items, Node, Scalar, Table
-from djinn.pipelines.report import quoted
+from djinn.documents.nodes import Items, Node, Scalar, Table
+from djinn.documents.report import quoted
 from djinn.pipelines.schema import JSON
 
 T = TypeVar("T")

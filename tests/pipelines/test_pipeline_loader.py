@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from djinn.pipelines.document import MAX_BYTES, plain_value
-from djinn.pipelines.errors import PipelineInvalid, Problem
+from djinn.documents.nodes import MAX_BYTES, plain_value
+from djinn.documents.problems import Problem
+from djinn.pipelines.errors import PipelineInvalid
 from djinn.pipelines.loader import Loaded, load_file, load_folder, load_text
 from djinn.pipelines.schema import AgentReference, Resources, Retries, Route, from_snapshot, to_snapshot
 

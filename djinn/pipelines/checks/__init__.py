@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
+from djinn.documents.nodes import Table
+from djinn.documents.report import Report
 from djinn.pipelines.checks.context import Checking
 from djinn.pipelines.checks.families import check_family
 from djinn.pipelines.checks.graph import check_graph
@@ -12,9 +14,7 @@ from djinn.pipelines.checks.names import check_names
 from djinn.pipelines.checks.results import warn_of_results
 from djinn.pipelines.checks.routed import check_routed, warn_of_unreached
 from djinn.pipelines.checks.steps import check_agents, check_ids, check_references
-from djinn.pipelines.document import Table
 from djinn.pipelines.reading.steps import StepSource
-from djinn.pipelines.report import Report
 from djinn.pipelines.schema import Pipeline
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 
+from djinn.documents.nodes import line_of
+from djinn.documents.report import quoted
 from djinn.pipelines.checks.context import Checking
-from djinn.pipelines.document import line_of
 from djinn.pipelines.reading.steps import StepSource
-from djinn.pipelines.report import quoted
 from djinn.pipelines.schema import Step
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import cast
 
+from djinn.documents.nodes import Node, Table
 from djinn.pipelines import readers as read
-from djinn.pipelines.document import Node, Table
 from djinn.pipelines.fields import Fields
 from djinn.pipelines.inputs import INPUTS_SCHEMA
 from djinn.pipelines.reading.common import COMMON_KEYS, CONTAINER_KEYS, IDLE_DEFAULTS

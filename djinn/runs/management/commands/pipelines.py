@@ -10,7 +10,8 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from djinn.agents.registry import load_registry
-from djinn.pipelines.errors import InputsInvalid, PipelineInvalid, Problem
+from djinn.documents.problems import Problem
+from djinn.pipelines.errors import InputsInvalid, PipelineInvalid
 from djinn.pipelines.inputs import resolve_inputs
 from djinn.pipelines.json_schema import json_schema
 from djinn.pipelines.loaded import Catalogue, Loaded

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import yaml
 
-from djinn.pipelines.report import Report, quoted
+from djinn.documents.report import Report, quoted
 
 MAX_BYTES = 256 * 1024
 MAX_DEPTH = 50
