@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from djinn.documents.nodes import Table
 from djinn.documents.report import Report
@@ -23,6 +23,7 @@ def check_pipeline(
     document: Table,
     sources: Sequence[StepSource],
     known_agents: Collection[str] | None,
+    broken_agents: Mapping[str, str],
     report: Report,
 ) -> None:
     """Reports everything that does not fit together."""
@@ -30,7 +31,7 @@ def check_pipeline(
     check_ids(checking)
     check_family(checking)
     check_references(checking)
-    check_agents(checking, known_agents)
+    check_agents(checking, known_agents, broken_agents)
     check_kinds(checking)
     check_routed(checking)
     warn_of_results(checking)
