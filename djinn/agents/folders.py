@@ -12,8 +12,6 @@ One of IDENTITY.md and SOUL.md must be there. What only other systems know is a 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -21,33 +19,24 @@ from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_snake
 
 from djinn.agents.definition import (
-    ALL_TOOLS,
     Agent,
+    Loaded,
     MaxOutputTokens,
     MaxTurns,
     Name,
     Temperature,
+    Tools,
     joined,
+    tools_of,
 )
 from djinn.agents.errors import AgentInvalid
 from djinn.agents.files import Values, read_text, read_values, shown, validated
+from djinn.documents.problems import Problem
 
 PARTS = {"SOUL.md": "Who you are", "AGENTS.md": "How you work", "DECISION.md": "How you decide"}
 MARKS = ("IDENTITY.md", "SOUL.md")
 """A folder is of this shape when one of these is in it."""
 CONFIG = "config.yml"
-
-TOOL_NAMES: Mapping[str, str] = {
-    **{name: name for name in ALL_TOOLS},
-    **dict.fromkeys(("read_file", "readfile", "view", "open_file"), "read"),
-    **dict.fromkeys(("write_file", "writefile", "create_file"), "write"),
-    **dict.fromkeys(("edit_file", "editfile", "multiedit", "str_replace", "apply_patch"), "edit"),
-    **dict.fromkeys(("shell", "exec", "terminal", "run_command", "execute_command", "run_shell_command"), "bash"),
-    **dict.fromkeys(("grep_search", "search_files", "search_file_content"), "grep"),
-    **dict.fromkeys(("glob", "find_files", "file_search"), "find"),
-    **dict.fromkeys(("list", "list_dir", "list_directory", "list_files"), "ls"),
-}
-"""What tools of the same meaning are called elsewhere, in lower case, and what they are called here."""
 
 _LABEL = re.compile(
     r"(?:[-*+]\s+)?(?:\*\*|__)\s*(name|role|emoji)\s*(?::\s*(?:\*\*|__)|(?:\*\*|__)\s*:)\s*(.*)", re.IGNORECASE
@@ -56,21 +45,13 @@ _PLACEHOLDER = re.compile(r"[_*]\(.*\)[_*]|\[.*\]|\{\{.*\}\}|<.*>")
 """What a template has where nobody has filled in anything."""
 
 
-@dataclass(frozen=True)
-class FolderAgent:
-    """An agent, and what in its folder has no effect here."""
-
-    agent: Agent
-    warnings: tuple[str, ...]
-
-
 class _Config(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True)
 
     name: Name | None = None
     description: str = ""
     model: str = ""
-    tools: Annotated[tuple[str, ...], Field(max_length=200)] | None = None
+    tools: Tools | None = None
     max_turns: MaxTurns | None = None
     max_output_tokens: MaxOutputTokens | None = None
     temperature: Temperature | None = None
@@ -87,13 +68,12 @@ def is_folder_agent(folder: Path) -> bool:
     return any((folder / name).exists() for name in MARKS)
 
 
-def load_folder_agent(folder: Path) -> FolderAgent:
+def load_folder_agent(folder: Path) -> Loaded:
     """The agent of a folder of this shape; raises `AgentInvalid`."""
     about = read_text(folder / "IDENTITY.md") if (folder / "IDENTITY.md").exists() else ""
     identity = validated(_Identity, _labels(about, shown(folder / "IDENTITY.md")))
-    config, warnings = _config(folder / CONFIG)
-    tools, unknown = _tools(config.tools)
-    warnings += [f"{folder.name}/{CONFIG}: tools: there is no tool {name[:80]!r} here" for name in unknown]
+    config, written, idle = _config(folder / CONFIG)
+    tools, unknown = tools_of(config.tools, written)
     agent = Agent(
         folder=folder.name,
         name=identity.name or config.name or _spoken(folder.name),
@@ -105,8 +85,9 @@ def load_folder_agent(folder: Path) -> FolderAgent:
         max_output_tokens=config.max_output_tokens,
         temperature=config.temperature,
         emoji=identity.emoji,
+        says_tools=config.tools is not None,
     )
-    return FolderAgent(agent, tuple(warnings))
+    return Loaded(agent, (*idle, *unknown))
 
 
 def _labels(text: str, file: str) -> Values:
@@ -133,17 +114,17 @@ def _persona(folder: Path, about: str, identity: _Identity) -> str:
     parts = {name: read_text(folder / name).strip() for name in PARTS if (folder / name).exists()}
     texts = [f"# {PARTS[name]}\n\n{text}" for name, text in parts.items() if text]
     if not texts and not about.strip():
-        raise AgentInvalid(f"{folder.name}: {', '.join(PARTS)} and IDENTITY.md say nothing")
+        raise AgentInvalid(Problem(folder.name, 1, f"{', '.join(PARTS)} and IDENTITY.md say nothing"))
     if not texts:
         return about.strip()
     opening = f"You are {identity.name}{f', {identity.role}' if identity.role else ''}." if identity.name else ""
-    return joined(folder.name, [*([opening] if opening else []), *texts])
+    return joined(folder, [*([opening] if opening else []), *texts])
 
 
-def _config(path: Path) -> tuple[_Config, list[str]]:
-    """What the file says, and a warning for each key that has no effect."""
+def _config(path: Path) -> tuple[_Config, Values, list[Problem]]:
+    """What the file says, where, and a warning for each key that has no effect."""
     if not path.exists():
-        return _Config(), []
+        return _Config(), Values(shown(path), {}, {}), []
     written = read_values(path)
     values: dict[str, object] = {}
     lines: dict[str, int] = {}
@@ -151,21 +132,14 @@ def _config(path: Path) -> tuple[_Config, list[str]]:
     for key, value in written.values.items():
         name = to_snake(key)
         if name not in _Config.model_fields:
-            warnings.append(written.wrong(key, "this key has no effect here"))
+            warnings.append(written.problem(key, "this key has no effect here", "warning"))
         elif name in values:
-            raise AgentInvalid(written.wrong(key, f"says the same as the key on line {lines[name]}; keep one of them"))
+            raise AgentInvalid(
+                written.problem(key, f"says the same as the key on line {lines[name]}; keep one of them")
+            )
         elif value is not None:
             values[name], lines[name] = value, written.lines[key]
-    return validated(_Config, Values(written.name, values, lines)), warnings
-
-
-def _tools(names: tuple[str, ...] | None) -> tuple[tuple[str, ...], list[str]]:
-    """The tools by our names, each once, and the names that mean none of them; all tools when nothing is said."""
-    if names is None:
-        return ALL_TOOLS, []
-    known = {name: TOOL_NAMES.get(name.strip().lower().replace("-", "_")) for name in names}
-    ours = dict.fromkeys(tool for tool in known.values() if tool is not None)
-    return tuple(ours), [name for name, tool in known.items() if tool is None]
+    return validated(_Config, Values(written.name, values, lines)), written, warnings
 
 
 def _spoken(folder: str) -> str:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from djinn.agents.errors import AgentInvalid
 from djinn.agents.files import Values, read_text
+from djinn.documents.report import suggestion
 
 SHARED = "_shared"
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
@@ -21,9 +21,11 @@ def read_fragments(agents: Path, names: Sequence[str], asked: Values) -> list[st
     for number, name in enumerate(names):
         key = f"include.{number}"
         if not NAME.fullmatch(name):
-            raise AgentInvalid(asked.wrong(key, f"{name[:80]!r} is no name of a fragment: a-z, 0-9, _ and -, no path"))
+            raise AgentInvalid(
+                asked.problem(key, f"{name[:80]!r} is no name of a fragment: a-z, 0-9, _ and -, no path")
+            )
         if name in names[:number]:
-            raise AgentInvalid(asked.wrong(key, f"{name!r} is there twice"))
+            raise AgentInvalid(asked.problem(key, f"{name!r} is there twice"))
         texts.append(_read(folder, name, asked, key))
     return texts
 
@@ -31,15 +33,14 @@ def read_fragments(agents: Path, names: Sequence[str], asked: Values) -> list[st
 def _read(folder: Path, name: str, asked: Values, key: str) -> str:
     path = folder / f"{name}.md"
     if not path.exists():
-        raise AgentInvalid(asked.wrong(key, f"there is no fragment {SHARED}/{name}.md{_hint(folder, name)}"))
+        raise AgentInvalid(asked.problem(key, f"there is no fragment {SHARED}/{name}.md{_hint(folder, name)}"))
     if not path.resolve().is_relative_to(folder.resolve()):
-        raise AgentInvalid(asked.wrong(key, f"{SHARED}/{name}.md leads out of {SHARED}/"))
+        raise AgentInvalid(asked.problem(key, f"{SHARED}/{name}.md leads out of {SHARED}/"))
     text = read_text(path).strip()
     if not text:
-        raise AgentInvalid(asked.wrong(key, f"the fragment {SHARED}/{name}.md is empty"))
+        raise AgentInvalid(asked.problem(key, f"the fragment {SHARED}/{name}.md is empty"))
     return text
 
 
 def _hint(folder: Path, name: str) -> str:
-    near = difflib.get_close_matches(name, [path.stem for path in folder.glob("*.md")], n=1)
-    return f"; did you mean {near[0]!r}?" if near else ""
+    return suggestion(name, [path.stem for path in folder.glob("*.md")])

@@ -7,6 +7,7 @@ from django.shortcuts import redirect, render
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_http_methods, require_safe
 
+from djinn.agents.registry import load_registry
 from djinn.core.errors import NotFound, UserError
 from djinn.dashboard.forms import StartForm
 from djinn.dashboard.permissions import operators_only, person
@@ -20,7 +21,7 @@ from djinn.runs.services import start_run
 @never_cache
 def choose(request: HttpRequest) -> HttpResponse:
     """The pipelines that can be started, and what is wrong with the files that cannot."""
-    return render(request, "dashboard/choose.html", {"catalogue": load_catalogue()})
+    return render(request, "dashboard/choose.html", {"catalogue": load_catalogue(), "agents": load_registry()})
 
 
 @require_http_methods(["GET", "HEAD", "POST"])

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from typing import TypeVar
 
-from djinn.pipelines.document import Node, Scalar, Table, line_of
+from djinn.documents.nodes import Node, Scalar, Table, line_of
+from djinn.documents.report import Report, quoted
 from djinn.pipelines.readers import ALIASES, Wrong, is_null, table
-from djinn.pipelines.report import Report, quoted
 
 T = TypeVar("T")
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 
+from djinn.documents.problems import Problem
+from djinn.documents.report import Report
 from djinn.pipelines.checks.graph import way_back
 from djinn.pipelines.checks.scope import outputs_of
-from djinn.pipelines.errors import Problem
 from djinn.pipelines.inputs import coerced
 from djinn.pipelines.loaded import Loaded, Used
 from djinn.pipelines.readers import Wrong
-from djinn.pipelines.report import Report
 from djinn.pipelines.schema import JSON, Input, Pipeline
 
 DEEPEST = 5

@@ -8,12 +8,12 @@ import re
 from collections.abc import Mapping
 from typing import cast
 
+from djinn.documents.nodes import Items, Node, Scalar, Table
+from djinn.documents.report import quoted, suggestion
 from djinn.pipelines import readers as read
-from djinn.pipelines.document import Items, Node, Scalar, Table
 from djinn.pipelines.errors import InputsInvalid
 from djinn.pipelines.fields import Fields
 from djinn.pipelines.readers import Wrong
-from djinn.pipelines.report import quoted, suggestion
 from djinn.pipelines.schema import JSON, Input, InputType, Pipeline
 from djinn.pipelines.structured import is_deeper
 

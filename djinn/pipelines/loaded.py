@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from djinn.pipelines.document import line_of
-from djinn.pipelines.errors import Problem
+from djinn.documents.nodes import line_of
+from djinn.documents.problems import Problem
 from djinn.pipelines.reading.steps import StepSource
 from djinn.pipelines.schema import Pipeline, Step
 

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
+from djinn.documents.nodes import MAX_BYTES, Table, read_document
+from djinn.documents.problems import Problem
+from djinn.documents.report import Report, quoted
+from djinn.documents.words import IDENTIFIER_RULE, is_identifier
 from djinn.pipelines import readers as read
 from djinn.pipelines.checks import check_pipeline
 from djinn.pipelines.checks.order import in_order
-from djinn.pipelines.document import MAX_BYTES, Table, read_document
-from djinn.pipelines.errors import PipelineInvalid, Problem
+from djinn.pipelines.errors import PipelineInvalid
 from djinn.pipelines.fields import Fields
 from djinn.pipelines.folder import check_folder
 from djinn.pipelines.inputs import read_inputs
 from djinn.pipelines.loaded import Catalogue, Loaded, used_in
+from djinn.pipelines.reading.common import read_defaults
 from djinn.pipelines.reading.document import (
     IDLE_PIPELINE,
     PIPELINE_KEYS,
@@ -24,7 +29,6 @@ from djinn.pipelines.reading.document import (
     read_workspace,
 )
 from djinn.pipelines.reading.steps import StepSource, read_steps
-from djinn.pipelines.report import Report
 from djinn.pipelines.schema import Pipeline, digest
 
 __all__ = ["Catalogue", "Loaded", "load_file", "load_folder", "load_text"]
@@ -32,30 +36,41 @@ __all__ = ["Catalogue", "Loaded", "load_file", "load_folder", "load_text"]
 SUFFIXES = (".yaml", ".yml")
 
 
-Stamp = tuple[int, int, int, int, frozenset[str] | None]
+Broken = Mapping[str, str]
+"""Agents that cannot be used, by id, each with what is wrong."""
+NONE_BROKEN: Broken = MappingProxyType({})
+Stamp = tuple[int, int, int, int, tuple[frozenset[str] | None, frozenset[tuple[str, str]]]]
 Outcome = Loaded | tuple[Problem, ...]
 
 _cache: dict[Path, tuple[Stamp, Outcome]] = {}
 
 
-def load_text(text: str | bytes, *, file: str, known_agents: Collection[str] | None = None) -> Loaded:
-    """The pipeline in a text; raises `PipelineInvalid` with all problems. `known_agents` None is not checked."""
+def load_text(
+    text: str | bytes, *, file: str, known_agents: Collection[str] | None = None, broken_agents: Broken = NONE_BROKEN
+) -> Loaded:
+    """The pipeline in a text; raises `PipelineInvalid` with all problems. `known_agents` None is not checked;
+    `broken_agents` are those that cannot be used, each with what is wrong."""
     report = Report(file)
     document = read_document(text, report)
     if document is None:
         raise PipelineInvalid(report.problems)
-    pipeline, sources = _pipeline(document, report, known_agents)
+    pipeline, sources = _pipeline(document, report, known_agents, broken_agents)
     if report.has_errors:
         raise PipelineInvalid(report.problems)
     return Loaded(pipeline, digest(pipeline), report.problems, file, used_in(sources))
 
 
-def load_file(path: Path, *, known_agents: Collection[str] | None = None) -> Loaded:
+def load_file(
+    path: Path, *, known_agents: Collection[str] | None = None, broken_agents: Broken = NONE_BROKEN
+) -> Loaded:
     """The pipeline in a file, of which no more is read than a pipeline may have; raises `PipelineInvalid`."""
-    return load_text(_read_bytes(path, str(path)), file=str(path), known_agents=known_agents)
+    content = _read_bytes(path, str(path))
+    return load_text(content, file=str(path), known_agents=known_agents, broken_agents=broken_agents)
 
 
-def load_folder(path: Path, *, known_agents: Collection[str] | None = None) -> Catalogue:
+def load_folder(
+    path: Path, *, known_agents: Collection[str] | None = None, broken_agents: Broken = NONE_BROKEN
+) -> Catalogue:
     """Every `*.yaml` and `*.yml` directly in the folder, in the order of names. The first file keeps a doubled id.
 
     A pipeline whose `uses` do not fit the others of the folder is a problem, too.
@@ -68,7 +83,7 @@ def load_folder(path: Path, *, known_agents: Collection[str] | None = None) -> C
         return Catalogue({}, {path.name: (Problem(str(path), 1, f"the folder cannot be read: {exc.strerror}"),)})
     agents = None if known_agents is None else frozenset(known_agents)
     for file in files:
-        outcome = _outcome(file, agents)
+        outcome = _outcome(file, agents, broken_agents)
         if isinstance(outcome, Loaded) and outcome.pipeline.id in pipelines:
             other = pipelines[outcome.pipeline.id].path
             outcome = (Problem(outcome.path, 1, f"{other} already has the id {outcome.pipeline.id!r}", key="id"),)
@@ -94,11 +109,12 @@ def _read_bytes(path: Path, file: str) -> bytes:
 
 
 def _pipeline(
-    document: Table, report: Report, known_agents: Collection[str] | None
+    document: Table, report: Report, known_agents: Collection[str] | None, broken_agents: Broken
 ) -> tuple[Pipeline, list[StepSource]]:
     fields = Fields(document, report, PIPELINE_KEYS, idle=IDLE_PIPELINE)
     pipeline_id = _id(fields)
-    sources = read_steps(fields)
+    defaults = read_defaults(fields)
+    sources = read_steps(fields, defaults.step)
     pipeline = Pipeline(
         id=pipeline_id,
         name=fields.read("name", read.text, pipeline_id),
@@ -110,29 +126,34 @@ def _pipeline(
         agents=read_agents(fields),
         concurrency=read_concurrency(fields),
         priority=read_priority(fields),
+        tools=defaults.tools,
         budget=read_budget(fields),
     )
-    check_pipeline(pipeline, document, sources, known_agents, report)
+    check_pipeline(pipeline, document, sources, known_agents, broken_agents, report)
     return pipeline, sources
 
 
 def _id(fields: Fields) -> str:
     """The key `id`, or else the file's name without its ending."""
-    stem = Path(fields.report.file).stem
-    if not fields.has("id") and not read.is_identifier(stem):
-        fields.error("a pipeline needs an id: a letter, then letters, digits, _ or -", "id")
+    path = Path(fields.report.file)
+    stem = path.stem
+    if not fields.has("id") and not is_identifier(stem):
+        what = f"the file's name {quoted(path.name)} cannot be the pipeline's id"
+        fields.error(f"{what}, which is {IDENTIFIER_RULE}; rename it or write the key 'id'", "id")
     return fields.read("id", read.identifier, stem)
 
 
-def _outcome(file: Path, agents: frozenset[str] | None) -> Outcome:
+def _outcome(file: Path, agents: frozenset[str] | None, broken: Broken) -> Outcome:
     name = f"{file.parent.name}/{file.name}"
     try:
         found = file.stat()
-        stamp = (found.st_mtime_ns, found.st_ctime_ns, found.st_size, found.st_ino, agents)
+        about = (agents, frozenset(broken.items()))
+        stamp = (found.st_mtime_ns, found.st_ctime_ns, found.st_size, found.st_ino, about)
         known = _cache.get(file)
         if known is not None and known[0] == stamp:
             return known[1]
-        outcome: Outcome = load_text(_read_bytes(file, name), file=name, known_agents=agents)
+        content = _read_bytes(file, name)
+        outcome: Outcome = load_text(content, file=name, known_agents=agents, broken_agents=broken)
     except OSError as exc:
         return (Problem(name, 1, f"the file cannot be read: {exc.strerror}"),)
     except PipelineInvalid as exc:

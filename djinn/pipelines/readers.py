@@ -7,8 +7,9 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from djinn.pipelines.document import Items, Node, Scalar, Table
-from djinn.pipelines.report import quoted
+from djinn.documents.nodes import Items, Node, Scalar, Table, plain
+from djinn.documents.report import quoted
+from djinn.documents.words import IDENTIFIER, IDENTIFIER_RULE
 from djinn.pipelines.schema import JSON
 
 T = TypeVar("T")
@@ -27,7 +28,6 @@ RETRYABLE_REASONS = frozenset(
 )
 """The failures of a step that are charged to it and that another try may mend."""
 
-_IDENTIFIER = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 _PERSON = re.compile(r"[\w.@+-]{1,150}")
 _RESERVED = frozenset(
@@ -88,22 +88,13 @@ def is_null(node: Node) -> bool:
     return isinstance(node, Scalar) and node.value is None
 
 
-def is_identifier(value: str) -> bool:
-    return _IDENTIFIER.fullmatch(value) is not None
-
-
 def is_name(value: str) -> bool:
     """Whether templates can use it as a name."""
     return _NAME.fullmatch(value) is not None and value not in _RESERVED and not value.startswith("__")
 
 
-def data(node: Node) -> JSON:
-    """The node as JSON, whatever it is."""
-    if isinstance(node, Table):
-        return {key: data(value) for key, value in node.entries.items()}
-    if isinstance(node, Items):
-        return [data(item) for item in node.items]
-    return node.value
+data = plain
+"""The node as JSON, whatever it is."""
 
 
 def entries(node: Node) -> list[Node]:
@@ -136,7 +127,7 @@ def _word(node: Node) -> str:
 
 
 def _identifier(node: Node) -> str:
-    return _matching(_word(node), _IDENTIFIER, "an id is a letter, then up to 63 letters, digits, _ or -")
+    return _matching(_word(node), IDENTIFIER, f"an id is {IDENTIFIER_RULE}")
 
 
 def _name(node: Node) -> str:
@@ -186,7 +177,7 @@ def _retryable(node: Node) -> str:
 
 text = Reader(_text, {"type": ["string", "number", "boolean"]})
 """Text, or a number, which is taken as it is written (`version: 1.10`)."""
-identifier = Reader(_identifier, {"type": "string", "pattern": f"^{_IDENTIFIER.pattern}$"})
+identifier = Reader(_identifier, {"type": "string", "pattern": f"^{IDENTIFIER.pattern}$"})
 """An id: a letter, then letters, digits, `_` and `-`."""
 name = Reader(_name, {"type": "string", "pattern": f"^{_NAME.pattern}$", "not": {"enum": [*sorted(_RESERVED)]}})
 """A name that templates can use."""

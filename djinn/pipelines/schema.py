@@ -218,7 +218,8 @@ class AgentReference:
     name: str = ""
     persona: str = ""
     model: str = ""
-    tools: tuple[str, ...] = ()
+    tools: tuple[str, ...] | None = None
+    """None is those of its folder, or of the pipeline's defaults; empty is none."""
 
 
 @dataclass(frozen=True)
@@ -256,6 +257,8 @@ class Pipeline:
     priority: int = 0
     """From -100 to 100; what waits gains one a minute."""
     budget: Budget | None = None
+    tools: tuple[str, ...] | None = None
+    """The tools of agents that say nothing about theirs; None is all."""
 
     def step(self, step_id: str) -> Step:
         """The step of that id; raises `LookupError` when there is none."""

@@ -14,10 +14,10 @@ from itertools import islice, takewhile
 from jinja2 import TemplateError, TemplateSyntaxError, nodes
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from djinn.documents.report import suggestion
 from djinn.pipelines.errors import TemplateInvalid
 from djinn.pipelines.evaluation import Evaluation, loop_names
 from djinn.pipelines.filters import FILTERS
-from djinn.pipelines.report import suggestion
 from djinn.pipelines.schema import JSON
 
 MAX_TEMPLATE_CHARACTERS = 256 * 1024

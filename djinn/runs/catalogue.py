@@ -20,7 +20,8 @@ from djinn.providers.usage import has_price
 
 def load_catalogue() -> Catalogue:
     """All pipelines of the installation's folder; a file that changed is read again, a broken one hides no other."""
-    return load_folder(settings.PIPELINES_DIRECTORY, known_agents=load_registry().agents.keys())
+    registry = load_registry()
+    return load_folder(settings.PIPELINES_DIRECTORY, known_agents=registry.agents.keys(), broken_agents=registry.broken)
 
 
 def find_pipeline(pipeline_id: str) -> Loaded:
@@ -42,6 +43,7 @@ def agents_of(pipeline: Pipeline) -> dict[str, dict[str, Any]]:
     for step in pipeline.steps:
         if step.kind == "agent" and step.agent not in agents:
             agents[step.agent] = asdict(_agent(pipeline, step.agent))
+            del agents[step.agent]["says_tools"]  # decided now, and no word of a run
     return agents
 
 
@@ -104,6 +106,8 @@ def _check_step(pipeline: Pipeline, step: Step, model: str) -> None:
 def _agent(pipeline: Pipeline, name: str) -> Agent:
     agent = find_agent(name)
     declared = pipeline.agents.get(name)
+    tools = agent.tools if agent.says_tools or pipeline.tools is None else pipeline.tools
     if declared is None:
-        return agent
-    return replace(agent, model=declared.model or agent.model, tools=declared.tools or agent.tools)
+        return replace(agent, tools=tools)
+    tools = tools if declared.tools is None else declared.tools
+    return replace(agent, model=declared.model or agent.model, tools=tools)

@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from djinn.core.errors import Conflict, UserError
+from djinn.documents.report import suggestion
 from djinn.executions.states import Reason
 from djinn.pipelines.history import History, Past, Status, named
 from djinn.pipelines.names import ancestors_of
-from djinn.pipelines.report import suggestion
 from djinn.pipelines.schema import Pipeline, Step
 
 FAILURES = frozenset({Status.FAILED, Status.CANCELLED})

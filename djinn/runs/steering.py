@@ -10,9 +10,9 @@ from django.db import transaction
 
 from djinn.accounts.models import User
 from djinn.core.errors import Conflict, UserError
+from djinn.documents.report import suggestion
 from djinn.events.log import NewEvent, append
 from djinn.executions.lease import DatabaseClock
-from djinn.pipelines.report import suggestion
 from djinn.pipelines.schema import Pipeline, Step
 from djinn.runs.definitions import definition_of
 from djinn.runs.dispatch import ring_advance

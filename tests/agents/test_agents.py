@@ -23,34 +23,34 @@ def _write(place: Path, text: str | bytes = "name: Ada\n", persona: str | bytes 
 
 
 def test_an_agent_needs_a_name_and_a_persona(tmp_path: Path) -> None:
-    agent = load_agent(_write(tmp_path / "ada"))
+    agent = load_agent(_write(tmp_path / "ada")).agent
     assert agent == Agent("ada", "Ada", "", "You are Ada.", "", ALL_TOOLS, None, None, None)
 
 
 def test_an_agent_may_say_everything(tmp_path: Path) -> None:
     text = "{name: Ada, description: D, model: a/b, tools: [read], maxTurns: 3, maxOutputTokens: 9, temperature: 0.5}"
-    agent = load_agent(_write(tmp_path / "ada", text))
+    agent = load_agent(_write(tmp_path / "ada", text)).agent
     assert agent == Agent("ada", "Ada", "D", "You are Ada.", "a/b", ("read",), 3, 9, 0.5)
 
 
 BAD = {
     "empty": ("", "file"),
     "a list": ("[]", "file"),
-    "no YAML": ("name: [", "is not YAML"),
-    "two documents": ("name: A\n---\nname: B", "is not YAML"),
-    "an object of Python": ("name: !!python/object:os.system x", "is not YAML"),
-    "no date": ("name: 2024-99-99", "is not YAML"),
-    "an unknown key": ("name: A\nmodle: a/b", "modle"),
+    "no YAML": ("name: [", "not YAML"),
+    "two documents": ("name: A\n---\nname: B", "several documents"),
+    "an object of Python": ("name: !!python/object:os.system x", "tags are not allowed"),
+    "an alias": ("name: &a A\ndescription: *a", "anchors are not allowed"),
+    "an unknown key": ("name: A\nmodle: a/b", "2: key modle: unknown key 'modle'; did you mean 'model'?"),
     "no name": ("model: a/b", "name"),
     "an empty name": ("name: ''", "name"),
     "a name that is a number": ("name: 7", "name"),
-    "an unknown tool": ("name: A\ntools: [read, fly]", "tools.1"),
+    "a tool that is no text": ("name: A\ntools: [read, 3]", "2: key tools.1: "),
     "no turns": ("name: A\nmaxTurns: 0", "maxTurns"),
     "too many turns": ("name: A\nmaxTurns: 1001", "maxTurns"),
     "no tokens": ("name: A\nmaxOutputTokens: 0", "maxOutputTokens"),
     "too hot": ("name: A\ntemperature: 2.1", "temperature"),
     "no temperature": ("name: A\ntemperature: .nan", "temperature"),
-    "not UTF-8": (b"name: \xff", "cannot be read"),
+    "not UTF-8": (b"name: \xff", "not UTF-8"),
     "NUL": (b"name: A\x00", "NUL"),
     "too large": ("name: A\n#" + "x" * 256 * 1024, "larger than"),
     "very deep": ("name: " + "[" * 50_000, "agent.yaml"),
@@ -73,7 +73,7 @@ def test_a_persona_that_says_nothing_usable_is_refused(tmp_path: Path, persona: 
 
 def test_a_missing_persona_is_refused(tmp_path: Path) -> None:
     (_write(tmp_path / "ada") / "persona.md").unlink()
-    with pytest.raises(AgentInvalid, match=r"^ada/persona\.md cannot be read"):
+    with pytest.raises(AgentInvalid, match=r"^ada/persona\.md:1: cannot be read"):
         load_agent(tmp_path / "ada")
 
 
@@ -140,3 +140,43 @@ def test_a_task_tells_what_is_owed_and_what_went_wrong() -> None:
 
 def test_a_task_without_words_names_the_step() -> None:
     assert task_text(task=" \n", step="FIX", outputs=[], went_wrong="") == "Do the step FIX."
+
+
+# --- What somebody got wrong ------------------------------------------------------------------------------------------
+def test_everything_wrong_with_a_file_is_told_at_once_with_its_line(tmp_path: Path) -> None:
+    with pytest.raises(AgentInvalid) as caught:
+        load_agent(_write(tmp_path / "ada", "name: Ada\nmaxTurn: 3\ntemperature: 9\n"))
+    assert [(problem.line, problem.key) for problem in caught.value.problems] == [(3, "temperature"), (2, "maxTurn")]
+    assert "did you mean 'maxTurns'?" in caught.value.message
+
+
+def test_a_tool_that_we_do_not_have_is_a_warning_and_the_agent_has_the_rest(tmp_path: Path) -> None:
+    loaded = load_agent(_write(tmp_path / "ada", "name: Ada\ntools: [read, browser,\n  greb, view]"))
+    assert loaded.agent.tools == ("read",)
+    assert [str(warning) for warning in loaded.warnings] == [
+        "ada/agent.yaml:2: key tools.1: there is no tool 'browser' here, the agent works without it",
+        "ada/agent.yaml:3: key tools.2: there is no tool 'greb' here, the agent works without it; did you mean 'grep'?",
+    ]
+    assert list(load_registry(tmp_path).warnings) == ["ada"]
+
+
+def test_an_agent_may_have_no_tools(tmp_path: Path) -> None:
+    agent = load_agent(_write(tmp_path / "ada", "name: Ada\ntools: []")).agent
+    assert (agent.tools, agent.says_tools) == ((), True)
+
+
+@pytest.mark.parametrize("name", ["2-fast", "my agent", "über"])
+def test_a_folder_whose_name_cannot_be_an_id_says_so(tmp_path: Path, name: str) -> None:
+    _write(tmp_path / name)
+    (problem,) = load_registry(tmp_path).problems[name]
+    assert f"the folder's name {name!r} cannot be an agent's id" in problem.message
+    assert "rename it" in problem.message
+
+
+@pytest.mark.parametrize("name", ["agent.yml", "persona.md"])
+def test_a_folder_that_was_meant_to_be_an_agent_says_what_is_missing(tmp_path: Path, name: str) -> None:
+    (tmp_path / "ada").mkdir()
+    assert load_registry(tmp_path).problems == {}
+    (tmp_path / "ada" / name).write_text("name: Ada")
+    (problem,) = load_registry(tmp_path).problems["ada"]
+    assert problem.message.startswith(f"there is no agent.yaml in this folder, only {name}; an agent needs agent.yaml")

@@ -116,12 +116,12 @@ def test_a_key_with_nothing_behind_it_is_absent(tmp_path: Path) -> None:
 
 def test_what_only_others_know_is_a_warning_with_its_line(tmp_path: Path) -> None:
     folder = _folder(tmp_path, SOUL_md=SOUL, config_yml=CONFIG)
-    assert load_folder_agent(folder).warnings == (
-        "nora/config.yml:3: planningModel: this key has no effect here",
-        "nora/config.yml:8: thinkingLevel: this key has no effect here",
-        "nora/config.yml:9: heartbeat: this key has no effect here",
-        "nora/config.yml: tools: there is no tool 'web_search' here",
-    )
+    assert [str(warning) for warning in load_folder_agent(folder).warnings] == [
+        "nora/config.yml:3: key planningModel: this key has no effect here",
+        "nora/config.yml:8: key thinkingLevel: this key has no effect here",
+        "nora/config.yml:9: key heartbeat: this key has no effect here",
+        "nora/config.yml:7: key tools.4: there is no tool 'web_search' here, the agent works without it",
+    ]
 
 
 TOOLS = {
@@ -142,23 +142,26 @@ def test_tools_are_those_of_the_same_meaning(tmp_path: Path, text: str, tools: t
 
 
 BAD = {
-    "turns that are no number": ({"config_yml": "model: a/b\nmaxTurns: many"}, "nora/config.yml:2: max_turns:"),
-    "too hot": ({"config_yml": "temperature: 3"}, "nora/config.yml:1: temperature:"),
+    "turns that are no number": ({"config_yml": "model: a/b\nmaxTurns: many"}, "nora/config.yml:2: key max_turns:"),
+    "too hot": ({"config_yml": "temperature: 3"}, "nora/config.yml:1: key temperature:"),
     "one thing said twice": (
         {"config_yml": "maxTurns: 1\nmax_turns: 2"},
-        "nora/config.yml:2: max_turns: says the same",
+        "nora/config.yml:2: key max_turns: says the same",
     ),
-    "a key twice": ({"config_yml": "model: a\nmodel: b"}, "nora/config.yml:2: model: this key is there twice"),
-    "no mapping": ({"config_yml": "- model"}, "nora/config.yml: the file must be a mapping"),
-    "no YAML": ({"config_yml": "model: a\n  b: ]"}, "nora/config.yml:2 is not YAML"),
-    "an object of Python": ({"config_yml": "x: 1\nmodel: !!python/name:os.system x"}, "nora/config.yml:2 is not YAML"),
-    "an alias": ({"config_yml": "a: &x [1]\nb: *x"}, "nora/config.yml:2: aliases are not allowed (*x)"),
+    "a key twice": ({"config_yml": "model: a\nmodel: b"}, "nora/config.yml:2: the key 'model' is there twice"),
+    "no mapping": ({"config_yml": "- model"}, "nora/config.yml:1: the file must be a mapping (`name: ...`)"),
+    "no YAML": ({"config_yml": "model: a\n  b: ]"}, "nora/config.yml:2: not YAML"),
+    "an object of Python": (
+        {"config_yml": "x: 1\nmodel: !!python/name:os.system x"},
+        "nora/config.yml:2: tags are not allowed",
+    ),
+    "an alias": ({"config_yml": "a: &x [1]\nb: *x"}, "nora/config.yml:1: anchors are not allowed (&x)"),
     "very deep": ({"config_yml": "a: 1\nb: " + "[" * 50_000}, "nora/config.yml:2: values are nested deeper"),
-    "a NUL": ({"SOUL_md": b"one\ntwo\x00"}, "nora/SOUL.md:2 holds a NUL"),
-    "not UTF-8": ({"AGENTS_md": b"one\n\ntwo \xff"}, "nora/AGENTS.md:3 cannot be read: it is not UTF-8"),
-    "too large": ({"DECISION_md": "x" * (256 * 1024 + 1)}, "nora/DECISION.md is larger than"),
-    "a long name": ({"IDENTITY_md": "\n**Name:** " + "x" * 101}, "nora/IDENTITY.md:2: name:"),
-    "nothing in it": ({"SOUL_md": " \n", "IDENTITY_md": ""}, "nora: SOUL.md, AGENTS.md, DECISION.md and IDENTITY.md"),
+    "a NUL": ({"SOUL_md": b"one\ntwo\x00"}, "nora/SOUL.md:2: holds a NUL"),
+    "not UTF-8": ({"AGENTS_md": b"one\n\ntwo \xff"}, "nora/AGENTS.md:3: cannot be read: it is not UTF-8"),
+    "too large": ({"DECISION_md": "x" * (256 * 1024 + 1)}, "nora/DECISION.md:1: is larger than"),
+    "a long name": ({"IDENTITY_md": "\n**Name:** " + "x" * 101}, "nora/IDENTITY.md:2: key name:"),
+    "nothing in it": ({"SOUL_md": " \n", "IDENTITY_md": ""}, "nora:1: SOUL.md, AGENTS.md, DECISION.md and IDENTITY.md"),
 }
 
 
@@ -179,7 +182,7 @@ def test_parts_that_are_too_long_together_are_refused(tmp_path: Path) -> None:
 def test_a_pipe_in_the_place_of_a_part_does_not_hang(tmp_path: Path) -> None:
     folder = _folder(tmp_path, SOUL_md=SOUL)
     os.mkfifo(folder / "AGENTS.md")
-    with pytest.raises(AgentInvalid, match=r"nora/AGENTS\.md cannot be read: it is not a regular file"):
+    with pytest.raises(AgentInvalid, match=r"nora/AGENTS\.md:1: cannot be read: it is not a regular file"):
         load_folder_agent(folder)
 
 
@@ -190,7 +193,8 @@ def test_the_registry_holds_both_shapes_and_their_warnings(tmp_path: Path) -> No
     (tmp_path / "ada" / "persona.md").write_text("You are Ada.")
     registry = load_registry(tmp_path)
     assert (list(registry.agents), dict(registry.problems)) == (["ada", "nora"], {})
-    assert registry.warnings == {"nora": ("nora/config.yml:1: heartbeat: this key has no effect here",)}
+    found = {name: [str(warning) for warning in warnings] for name, warnings in registry.warnings.items()}
+    assert found == {"nora": [f"{tmp_path.name}/nora/config.yml:1: key heartbeat: this key has no effect here"]}
 
 
 def test_the_registry_sees_every_file_of_a_folder_change(tmp_path: Path) -> None:
@@ -210,7 +214,8 @@ def test_a_folder_of_both_shapes_is_read_by_its_own_file_and_says_so(tmp_path: P
     _folder(tmp_path, SOUL_md=SOUL, agent_yaml="name: Ada", persona_md="You are Ada.")
     registry = load_registry(tmp_path)
     assert registry.agents["nora"].persona == "You are Ada."
-    assert registry.warnings == {"nora": ("nora/SOUL.md: not read, because agent.yaml is there",)}
+    (warning,) = registry.warnings["nora"]
+    assert str(warning) == f"{tmp_path.name}/nora/SOUL.md:1: not read, because agent.yaml is there"
 
 
 def test_a_folder_with_notes_only_is_no_agent(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ def _write(place: Path, include: str, **fragments: str) -> Path:
 
 def test_fragments_follow_the_persona_in_the_order_of_the_key(tmp_path: Path) -> None:
     folder = _write(tmp_path, "[two, one]", one="First.\n", two="\nSecond.\n", three="Third.")
-    assert load_agent(folder).persona == "You are Ada.\n\nSecond.\n\nFirst."
+    assert load_agent(folder).agent.persona == "You are Ada.\n\nSecond.\n\nFirst."
 
 
 BAD = {
@@ -49,14 +49,14 @@ def test_a_bad_include_is_refused_with_its_line(tmp_path: Path, include: str, wo
     (tmp_path / "_shared" / "link.md").symlink_to(tmp_path / "secret.md")
     with pytest.raises(AgentInvalid) as caught:
         load_agent(folder)
-    assert caught.value.message.startswith("ada/agent.yaml:2: include")
+    assert caught.value.message.startswith("ada/agent.yaml:2: key include")
     assert words in caught.value.message
 
 
 def test_a_fragment_that_is_no_file_is_refused(tmp_path: Path) -> None:
     folder = _write(tmp_path, "[pipe]")
     os.mkfifo(tmp_path / "_shared" / "pipe.md")
-    with pytest.raises(AgentInvalid, match=r"_shared/pipe\.md cannot be read: it is not a regular file"):
+    with pytest.raises(AgentInvalid, match=r"_shared/pipe\.md:1: cannot be read: it is not a regular file"):
         load_agent(folder)
 
 

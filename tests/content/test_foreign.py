@@ -31,7 +31,10 @@ def test_they_load_without_errors(catalogue: Catalogue) -> None:
     [
         ("delivery", [("write-up", "type"), ("slice", "outputMethod"), ("build", "type")]),
         ("support-triage", [("CLASSIFY", "outputMethod")]),
-        ("newsletter", [("WRITE", "dependsOn"), ("WRITE", "outputMethod"), ("WRITE", "onResult.MAYBE")]),
+        (
+            "newsletter",
+            [("", "defaults.tools"), ("WRITE", "dependsOn"), ("WRITE", "outputMethod"), ("WRITE", "onResult.MAYBE")],
+        ),
     ],
 )
 def test_keys_without_effect_are_warnings_and_nothing_else_is(
@@ -55,6 +58,18 @@ def test_defaults_and_their_spellings_mean_what_they_say(catalogue: Catalogue) -
     assert (written.timeout_seconds, build.timeout_seconds) == (1800, 3600)
     assert (written.retries.max, check.retries.max) == (2, 1)
     assert (written.model, written.max_turns, build.max_turns) == ("anthropic/claude-sonnet-4", 30, 80)
+
+
+def test_the_tools_of_defaults_and_of_agents_are_ours_by_their_meaning(catalogue: Catalogue) -> None:
+    letters, delivery = catalogue.pipelines["newsletter"].pipeline, catalogue.pipelines["delivery"].pipeline
+    assert (letters.tools, letters.agents["eric"].tools) == (("read", "write"), None)
+    assert (delivery.tools, delivery.agents["eric"].tools, delivery.agents["ines"].tools) == (
+        None,
+        ("read", "write"),
+        (),
+    )
+    (warning,) = [one for one in catalogue.pipelines["newsletter"].warnings if one.key == "defaults.tools"]
+    assert "there is no tool 'web_search' here, the agent works without it" in warning.message
 
 
 def test_a_loop_of_theirs_is_a_loop_here(catalogue: Catalogue) -> None:

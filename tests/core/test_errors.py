@@ -7,6 +7,7 @@ import pytest
 from djinn.agents.definition import AgentInvalid
 from djinn.api.errors import error_response
 from djinn.core.errors import AppError, Conflict, DjinnError, Forbidden, NotFound, OutsideError, UserError
+from djinn.documents.problems import Problem
 from djinn.providers.base import ProviderError
 
 
@@ -14,7 +15,7 @@ from djinn.providers.base import ProviderError
     ("error", "status", "code"),
     [
         (UserError("Mend it."), 400, "invalid"),
-        (AgentInvalid("Mend it."), 400, "invalid"),
+        (AgentInvalid(Problem("a", 1, "Mend it.")), 400, "invalid"),
         (Forbidden("Mend it."), 403, "forbidden"),
         (NotFound("Mend it."), 404, "not_found"),
         (Conflict("Mend it."), 409, "conflict"),
@@ -24,8 +25,9 @@ def test_a_users_error_is_told_to_them(error: UserError, status: int, code: str)
     answer = error_response(error, {})
     assert (answer.status_code, answer.data) == (
         status,
-        {"error": {"code": code, "message": "Mend it.", "details": {}}},
+        {"error": {"code": code, "message": error.message, "details": {}}},
     )
+    assert error.message.endswith("Mend it.")
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from django.test import Client
+from pytest_django import Settings
 
 from djinn.accounts.models import Role, User
 from djinn.dashboard.selectors import EVENTS_A_PAGE, RUNS_A_PAGE
@@ -222,6 +223,21 @@ def test_a_file_that_cannot_be_run_is_told_on_the_page_of_pipelines(
     (greeting.parent / "broken.yaml").write_text("steps: 7\n")
     page = browse(operator).get("/start/").content.decode()
     assert "broken.yaml" in page.partition("Files that cannot be run")[2]
+
+
+def test_a_typo_in_an_agents_file_is_told_on_the_page_of_pipelines(
+    browse: Browser, operator: User, greeting: Path, tmp_path: Path, settings: Settings
+) -> None:
+    settings.AGENTS_DIRECTORY = tmp_path / "agents"
+    folder = settings.AGENTS_DIRECTORY / "ada"
+    folder.mkdir(parents=True)
+    (folder / "agent.yaml").write_text("name: Ada\nmodle: x/y\n")
+    (folder / "persona.md").write_text("You are Ada.")
+    (greeting.parent / "asks.yaml").write_text("steps: [{id: A, agent: ada, input: x}]\n")
+    page = browse(operator).get("/start/").content.decode()
+    files, _, agents = page.partition("Files that cannot be run")[2].partition("Agents that cannot be used")
+    for part in (files, agents):
+        assert "agents/ada/agent.yaml:2: key modle: unknown key &#x27;modle&#x27;; did you mean" in part
 
 
 def test_the_page_of_a_broken_file_tells_its_problems(browse: Browser, operator: User, greeting: Path) -> None:

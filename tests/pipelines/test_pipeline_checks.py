@@ -381,3 +381,20 @@ def test_everything_wrong_with_a_graph_is_told_at_once() -> None:
         *["p.yaml:4"] * 4,
         *["p.yaml:5"] * 2,
     ]
+
+
+# --- Agents -----------------------------------------------------------------------------------------------------------
+def test_an_agent_that_cannot_be_used_is_not_said_to_be_missing() -> None:
+    broken = {"ada": "agents/ada/agent.yaml:2: key modle: unknown key 'modle'; did you mean 'model'?"}
+    text = "id: p\nsteps: [{id: A, agent: ada, input: x}]"
+    with pytest.raises(PipelineInvalid) as caught:
+        load_text(text, file="a.yaml", known_agents={"bob"}, broken_agents=broken)
+    assert str(caught.value) == f"a.yaml:2: step A: key agent: agent 'ada' cannot be used: {broken['ada']}"
+
+
+@pytest.mark.parametrize("name", ["2-fast.yaml", "my pipeline.yaml"])
+def test_a_file_whose_name_cannot_be_an_id_says_so(name: str) -> None:
+    with pytest.raises(PipelineInvalid) as caught:
+        load_text("steps: [{id: A, run: x}]", file=f"pipelines/{name}")
+    assert f"the file's name {name!r} cannot be the pipeline's id" in str(caught.value)
+    assert "rename it or write the key 'id'" in str(caught.value)

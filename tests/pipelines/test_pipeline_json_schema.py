@@ -8,12 +8,12 @@ from typing import cast
 import pytest
 from jsonschema import Draft202012Validator
 
-from djinn.pipelines.document import read_document
+from djinn.documents.nodes import read_document
+from djinn.documents.report import Report
 from djinn.pipelines.errors import PipelineInvalid
 from djinn.pipelines.json_schema import PIPELINE_WORDS, STEP_WORDS, json_schema
 from djinn.pipelines.loader import load_text
 from djinn.pipelines.readers import ALIASES, data
-from djinn.pipelines.report import Report
 from djinn.pipelines.schema import JSON
 from tests.pipelines.test_pipeline_language import GRAPH, LOOP
 from tests.pipelines.test_pipeline_loader import FULL

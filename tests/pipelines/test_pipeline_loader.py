@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from djinn.pipelines.document import MAX_BYTES, plain_value
-from djinn.pipelines.errors import PipelineInvalid, Problem
+from djinn.documents.nodes import MAX_BYTES, plain_value
+from djinn.documents.problems import Problem
+from djinn.pipelines.errors import PipelineInvalid
 from djinn.pipelines.loader import Loaded, load_file, load_folder, load_text
 from djinn.pipelines.schema import AgentReference, Resources, Retries, Route, from_snapshot, to_snapshot
 
@@ -30,7 +31,7 @@ defaults:
   retries: {max: 2, backoff: 1.5, on: [timeout, error]}
   maxTurns: 20
 agents:
-  - {id: poet, name: Poet, persona: Rhymes., model: large, tools: [search]}
+  - {id: poet, name: Poet, persona: Rhymes., model: large, tools: [grep]}
 steps:
   - id: WRITE
     agent: poet
@@ -108,7 +109,7 @@ def test_a_run_step_has_a_script_and_its_own_resources() -> None:
 
 
 def test_an_agent_declared_in_the_file_is_known() -> None:
-    assert load(FULL).pipeline.agents == {"poet": AgentReference("poet", "Poet", "Rhymes.", "large", ("search",))}
+    assert load(FULL).pipeline.agents == {"poet": AgentReference("poet", "Poet", "Rhymes.", "large", ("grep",))}
 
 
 def test_depends_on_gives_the_order_of_a_pipeline_without_routes() -> None:
@@ -174,7 +175,7 @@ def test_a_snapshot_gives_an_equal_pipeline_back() -> None:
         ("---\n", "pipelines/demo.yaml:1: the file is empty"),
         ("- a\n", "pipelines/demo.yaml:1: the file must be a mapping (`id: ...`, `steps: ...`), not a list"),
         ("hello", "pipelines/demo.yaml:1: the file must be a mapping (`id: ...`, `steps: ...`), not a single value"),
-        ("a: 1\n---\nb: 2\n", "pipelines/demo.yaml:2: the file holds several documents; one file is one pipeline"),
+        ("a: 1\n---\nb: 2\n", "pipelines/demo.yaml:2: the file holds several documents; it may hold one"),
         (b"a: \xff\n", "pipelines/demo.yaml:1: the file is not UTF-8 (byte 3)"),
         ("a: 1\nb: \x00", "pipelines/demo.yaml:2: the file holds a NUL character"),
         ('a: "\\0"', "pipelines/demo.yaml:1: a text holds a NUL character"),

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from djinn.pipelines.errors import InputsInvalid, PipelineInvalid, Problem, TemplateInvalid
+from djinn.documents.problems import Problem
+from djinn.pipelines.errors import InputsInvalid, PipelineInvalid, TemplateInvalid
 from djinn.pipelines.flow import Finish, Past, Start, Status, next_steps
 from djinn.pipelines.inputs import resolve_inputs
 from djinn.pipelines.loader import Loaded, load_text

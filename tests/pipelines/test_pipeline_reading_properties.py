@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
-from djinn.pipelines.errors import PipelineInvalid, Problem
+from djinn.documents.problems import Problem
+from djinn.pipelines.errors import PipelineInvalid
 from djinn.pipelines.flow import next_steps
 from djinn.pipelines.json_schema import PIPELINE_WORDS, STEP_WORDS, json_schema
 from djinn.pipelines.loader import Loaded, load_folder, load_text

@@ -161,3 +161,29 @@ def test_the_schema_needs_neither_database_nor_installation(tmp_path: Path) -> N
         assert (done.returncode, done.stderr) == (0, ""), done.stdout
         if action == ["schema"]:
             assert json.loads(done.stdout)["title"] == "Djinn pipeline"
+
+
+# --- Agents -----------------------------------------------------------------------------------------------------------
+@pytest.fixture
+def agents(folder: Path, settings: Any) -> Path:
+    """The installation's folder of agents, with one in it."""
+    settings.AGENTS_DIRECTORY = folder.parent / "agents"
+    (folder / "good.yaml").write_text(GOOD)
+    return Path(settings.AGENTS_DIRECTORY)
+
+
+def test_a_typo_in_an_agents_file_is_told_with_file_line_and_key(folder: Path, agents: Path, capsys: Any) -> None:
+    (agents / "smith" / "agent.yaml").write_text("name: Smith\nmaxTurn: 3\n")
+    (agents / "smith" / "persona.md").write_text("You are careful.")
+    code, lines = said(capsys, "check", folder)
+    where = "agents/smith/agent.yaml:2: key maxTurn: unknown key 'maxTurn'; did you mean 'maxTurns'?"
+    assert lines[:2] == [where, f"{folder}/good.yaml:2: step A: key agent: agent 'smith' cannot be used: {where}"]
+    assert (code, lines[-1]) == (1, "1 file: 2 errors, 0 warnings")
+
+
+def test_what_has_no_effect_in_an_agents_file_is_a_warning(folder: Path, agents: Path, capsys: Any) -> None:
+    (agents / "smith" / "config.yml").write_text("tools: [read, browser]\n")
+    code, lines = said(capsys, "check", folder)
+    told = "agents/smith/config.yml:1: key tools.1: warning: there is no tool 'browser' here"
+    assert (code, lines[0].startswith(told), lines[-1]) == (0, True, "1 file: 0 errors, 1 warning")
+    assert said(capsys, "check", folder, "--strict")[0] == 1

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
+from djinn.documents.nodes import Table
+from djinn.documents.report import Report
 from djinn.pipelines.checks.context import Checking
 from djinn.pipelines.checks.families import check_family
 from djinn.pipelines.checks.graph import check_graph
@@ -12,9 +14,7 @@ from djinn.pipelines.checks.names import check_names
 from djinn.pipelines.checks.results import warn_of_results
 from djinn.pipelines.checks.routed import check_routed, warn_of_unreached
 from djinn.pipelines.checks.steps import check_agents, check_ids, check_references
-from djinn.pipelines.document import Table
 from djinn.pipelines.reading.steps import StepSource
-from djinn.pipelines.report import Report
 from djinn.pipelines.schema import Pipeline
 
 
@@ -23,6 +23,7 @@ def check_pipeline(
     document: Table,
     sources: Sequence[StepSource],
     known_agents: Collection[str] | None,
+    broken_agents: Mapping[str, str],
     report: Report,
 ) -> None:
     """Reports everything that does not fit together."""
@@ -30,7 +31,7 @@ def check_pipeline(
     check_ids(checking)
     check_family(checking)
     check_references(checking)
-    check_agents(checking, known_agents)
+    check_agents(checking, known_agents, broken_agents)
     check_kinds(checking)
     check_routed(checking)
     warn_of_results(checking)

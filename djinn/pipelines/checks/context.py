@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from djinn.pipelines.document import Table, line_of
+from djinn.documents.nodes import Table, line_of
+from djinn.documents.report import Report
 from djinn.pipelines.loops import bodies
 from djinn.pipelines.reading.steps import StepSource
-from djinn.pipelines.report import Report
 from djinn.pipelines.schema import Pipeline, Step
 
 

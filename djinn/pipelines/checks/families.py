@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from djinn.documents.nodes import line_of
 from djinn.pipelines.checks.context import Checking
-from djinn.pipelines.document import line_of
 from djinn.pipelines.readers import is_null
 from djinn.pipelines.reading.steps import StepSource
 

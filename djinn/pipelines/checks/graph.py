@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from djinn.documents.nodes import Table, line_of
 from djinn.pipelines.checks.context import Checking
-from djinn.pipelines.document import Table, line_of
 from djinn.pipelines.errors import TemplateInvalid
 from djinn.pipelines.expression import evaluate, study_expression
 from djinn.pipelines.schema import Step

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from djinn.documents.nodes import Scalar
+from djinn.documents.report import Report
 from djinn.pipelines.checks.context import Checking
 from djinn.pipelines.checks.scope import Scope, scope_of_document, scopes
 from djinn.pipelines.checks.texts import Text, Use, texts_of, texts_of_document
-from djinn.pipelines.document import Scalar
 from djinn.pipelines.errors import TemplateInvalid
 from djinn.pipelines.expression import study_expression
-from djinn.pipelines.report import Report
 from djinn.pipelines.template import Study, study
 
 STEP_PARTS = ("status", "outputs")

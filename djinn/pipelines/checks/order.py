@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from djinn.pipelines.document import line_of
+from djinn.documents.nodes import line_of
+from djinn.documents.report import Report
 from djinn.pipelines.reading.steps import StepSource
-from djinn.pipelines.report import Report
 
 
 def in_order(sources: Sequence[StepSource], report: Report) -> list[StepSource]:

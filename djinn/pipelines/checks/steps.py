@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 
+from djinn.documents.nodes import line_of
+from djinn.documents.report import quoted
 from djinn.pipelines.checks.context import Checking
-from djinn.pipelines.document import line_of
 from djinn.pipelines.reading.steps import StepSource
-from djinn.pipelines.report import quoted
 from djinn.pipelines.schema import Step
 
 
@@ -31,14 +31,17 @@ def check_references(checking: Checking) -> None:
                 checking.error(source, f"there is no step {quoted(target)}{near}", *path)
 
 
-def check_agents(checking: Checking, known: Collection[str] | None) -> None:
-    """Agents that exist neither in the file nor among the known ones; not checked when those are not given."""
+def check_agents(checking: Checking, known: Collection[str] | None, broken: Mapping[str, str]) -> None:
+    """Agents that cannot be used, or exist neither in the file nor among the known ones; not checked when those are not
+    given."""
     if known is None:
         return
     every = {*known, *checking.pipeline.agents}
     for source in checking.sources:
         for agent, path in _agents_of(source.step):
-            if agent and agent not in every:
+            if agent in broken:
+                checking.error(source, f"agent {agent!r} cannot be used: {broken[agent]}", *path)
+            elif agent and agent not in every:
                 near = checking.report.suggest(agent, every)
                 checking.error(source, f"there is no agent {agent!r}{near}", *path)
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum, auto
 
-from djinn.pipelines.document import Items, Node, Scalar, Table
+from djinn.documents.nodes import Items, Node, Scalar, Table
 from djinn.pipelines.reading.steps import StepSource
 from djinn.pipelines.schema import DIFF
 

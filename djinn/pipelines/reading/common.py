@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import cast
 
+from djinn.documents.tools import our_tools, unknown_tool
 from djinn.pipelines import readers as read
 from djinn.pipelines.fields import Fields
 from djinn.pipelines.schema import Network, Resources, Retries, Step
@@ -28,6 +29,7 @@ _MEMORY = read.size_mb(16, 1024 * 1024)
 _PIDS = read.integer(8, 100_000)
 _DISK = read.size_mb(1, 16 * 1024 * 1024)
 _ARTIFACTS = read.list_of(read.glob)
+_TOOLS = read.list_of(read.text)
 
 RESOURCES_KEYS: read.Keys = {
     "cpus": _CPUS.schema,
@@ -55,14 +57,35 @@ COMMON_KEYS: read.Keys = {
     **MODEL_KEYS,
     **CONTAINER_KEYS,
 }
+DEFAULTS_KEYS: read.Keys = {**COMMON_KEYS, "tools": _TOOLS.schema}
 IDLE_DEFAULTS = frozenset({"outputMethod"})
 
 
-def read_defaults(document: Fields) -> Step:
-    """A step that holds what every step has unless it says otherwise."""
+@dataclass(frozen=True)
+class Defaults:
+    """What holds unless a step or an agent says otherwise: `step` for steps, `tools` for agents."""
+
+    step: Step
+    tools: tuple[str, ...] | None = None
+
+
+def read_defaults(document: Fields) -> Defaults:
+    """What the file says for all its steps and agents."""
     outer = _with_container(document, Step(id="", kind="agent"))
-    fields = document.table("defaults", COMMON_KEYS, idle=IDLE_DEFAULTS)
-    return outer if fields is None else with_common(fields, outer)
+    fields = document.table("defaults", DEFAULTS_KEYS, idle=IDLE_DEFAULTS)
+    return Defaults(outer) if fields is None else Defaults(with_common(fields, outer), read_tools(fields))
+
+
+def read_tools(fields: Fields) -> tuple[str, ...] | None:
+    """The tools under the key `tools`, by our names; None when it says nothing. A tool that we do not have is a
+    warning."""
+    names = fields.read("tools", _TOOLS.or_none, None)
+    if names is None:
+        return None
+    ours, unknown = our_tools(names)
+    for name in unknown:
+        fields.warn(unknown_tool(name), "tools")
+    return ours
 
 
 def with_common(fields: Fields, base: Step) -> Step:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import cast
 
+from djinn.documents.nodes import Node, Table
 from djinn.pipelines import readers as read
-from djinn.pipelines.document import Node, Table
 from djinn.pipelines.fields import Fields
 from djinn.pipelines.inputs import INPUTS_SCHEMA
-from djinn.pipelines.reading.common import COMMON_KEYS, CONTAINER_KEYS, IDLE_DEFAULTS
+from djinn.pipelines.reading.common import CONTAINER_KEYS, DEFAULTS_KEYS, IDLE_DEFAULTS, read_tools
 from djinn.pipelines.reading.steps import STEP_SCHEMA
 from djinn.pipelines.schema import AgentReference, Budget, Concurrency, OverlapPolicy, WorkspaceSource
 
@@ -47,7 +47,7 @@ PIPELINE_KEYS: read.Keys = {
     "description": read.text.schema,
     "inputs": INPUTS_SCHEMA,
     "workspace": read.mapping(WORKSPACE_KEYS),
-    "defaults": read.mapping(COMMON_KEYS, idle=IDLE_DEFAULTS),
+    "defaults": read.mapping(DEFAULTS_KEYS, idle=IDLE_DEFAULTS),
     "agents": {
         "type": "array",
         "maxItems": read.MAX_ITEMS,
@@ -133,5 +133,5 @@ def _read_agent(fields: Fields) -> AgentReference:
         name=fields.read("name", read.text, ""),
         persona=fields.read("persona", read.text, ""),
         model=fields.read("model", read.text, ""),
-        tools=fields.read("tools", _TOOLS, ()),
+        tools=read_tools(fields),
     )

@@ -6,8 +6,8 @@ import json
 import math
 from dataclasses import dataclass
 
+from djinn.documents.nodes import Items, Node, Scalar
 from djinn.pipelines import readers as read
-from djinn.pipelines.document import Items, Node, Scalar
 from djinn.pipelines.fields import Fields
 from djinn.pipelines.items import MOST_ITEMS
 from djinn.pipelines.readers import Wrong

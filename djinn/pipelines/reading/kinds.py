@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from djinn.documents.nodes import Items, Node, Scalar, Table
 from djinn.pipelines import readers as read
-from djinn.pipelines.document import Items, Node, Scalar, Table
 from djinn.pipelines.fields import Fields
 from djinn.pipelines.readers import Wrong
 from djinn.pipelines.schema import JSON, Approve, OutputSchema, StepKind

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from djinn.documents.nodes import Node
 from djinn.pipelines import readers as read
-from djinn.pipelines.document import Node
 from djinn.pipelines.fields import Fields
 from djinn.pipelines.reading.common import MAX_RETRIES
 from djinn.pipelines.results import folded

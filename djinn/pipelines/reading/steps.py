@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from djinn.documents.nodes import Node, Scalar, Table
+from djinn.documents.report import Report
 from djinn.pipelines import readers as read
-from djinn.pipelines.document import Node, Scalar, Table
 from djinn.pipelines.fields import Fields
 from djinn.pipelines.readers import Wrong
-from djinn.pipelines.reading.common import COMMON_KEYS, CONTAINER_KEYS, MODEL_KEYS, read_defaults, with_common
+from djinn.pipelines.reading.common import COMMON_KEYS, CONTAINER_KEYS, MODEL_KEYS, with_common
 from djinn.pipelines.reading.graph import GRAPH_KEYS, read_graph
 from djinn.pipelines.reading.kinds import KIND_KEYS, read_approve, read_given, read_kind, read_output_schema
 from djinn.pipelines.reading.routes import ROUTE_KEYS, read_loop, read_otherwise, read_routes
-from djinn.pipelines.report import Report
 from djinn.pipelines.schema import JSON, OutputSchema, Step, StepKind
 
 _OUTPUTS = read.list_of(read.name)
@@ -72,9 +72,8 @@ class StepSource:
     depends_on: tuple[str, ...]
 
 
-def read_steps(document: Fields) -> list[StepSource]:
+def read_steps(document: Fields, defaults: Step) -> list[StepSource]:
     """The steps in the order of the file; an entry that is no mapping is reported and left out."""
-    defaults = read_defaults(document)
     nodes: Sequence[Node] = document.read("steps", _step_nodes, [])
     if not document.has("steps"):
         document.error(NO_STEPS, "steps")

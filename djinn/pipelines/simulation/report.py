@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 
-from djinn.pipelines.document import Items, Node, Scalar, Table, line_of, read_document
+from djinn.documents.nodes import Items, Node, Scalar, Table, line_of, read_document
+from djinn.documents.report import Report
 from djinn.pipelines.history import named
-from djinn.pipelines.report import Report
 from djinn.pipelines.simulate import Coverage, Event, Walk
 
 _ENDS = ("step_skipped", "step_finished")

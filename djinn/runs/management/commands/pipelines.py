@@ -10,7 +10,8 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from djinn.agents.registry import load_registry
-from djinn.pipelines.errors import InputsInvalid, PipelineInvalid, Problem
+from djinn.documents.problems import Problem
+from djinn.pipelines.errors import InputsInvalid, PipelineInvalid
 from djinn.pipelines.inputs import resolve_inputs
 from djinn.pipelines.json_schema import json_schema
 from djinn.pipelines.loaded import Catalogue, Loaded
@@ -46,10 +47,11 @@ class Command(BaseCommand):
 
     def _check(self, options: Mapping[str, Any]) -> None:
         files = _Files(options["paths"], options["agents"])
-        for text in [*files.agent_problems, *map(_told, files.problems)]:
-            self.stdout.write(text)
-        warnings = sum(problem.severity == "warning" for problem in files.problems)
-        errors = len(files.problems) - warnings + len(files.agent_problems)
+        problems = [*files.agent_problems, *files.problems]
+        for problem in problems:
+            self.stdout.write(_told(problem))
+        warnings = sum(problem.severity == "warning" for problem in problems)
+        errors = len(problems) - warnings
         self.stdout.write(f"{_count(files.count, 'file')}: {_count(errors, 'error')}, {_count(warnings, 'warning')}")
         if errors or (warnings and options["strict"]):
             raise SystemExit(1)
@@ -87,8 +89,13 @@ class _Files:
         if agents is not None and not Path(agents).is_dir():
             raise CommandError(f"--agents {agents}: there is no such folder.")
         registry = load_registry(Path(agents) if agents is not None else None)
-        self._agents = registry.agents.keys()
-        self.agent_problems = [registry.problems[name] for name in sorted(registry.problems)] if agents else []
+        self._agents, self._broken = registry.agents.keys(), registry.broken
+        self.agent_problems = [
+            _of_agents(problem, agents)
+            for found in (registry.problems, registry.warnings)
+            for name in sorted(found)
+            for problem in found[name]
+        ]
         self.problems: list[Problem] = []
         self.loaded: list[Loaded] = []
         self.known: dict[Path, dict[str, Pipeline]] = {}
@@ -101,7 +108,7 @@ class _Files:
         return self.known[Path(loaded.path).parent]
 
     def _add(self, folder: Path, *, only: str) -> None:
-        catalogue = load_folder(folder, known_agents=self._agents) if folder.is_dir() else Catalogue({}, {})
+        catalogue = self._folder(folder) if folder.is_dir() else Catalogue({}, {})
         self.known[folder] = {name: loaded.pipeline for name, loaded in catalogue.pipelines.items()}
         found: dict[str, Loaded | tuple[Problem, ...]] = dict(catalogue.problems)
         found.update({Path(loaded.path).name: loaded for loaded in catalogue.pipelines.values()})
@@ -113,9 +120,12 @@ class _Files:
         for name in chosen:
             self._keep(folder / name if name != folder.name else folder, found[name])
 
+    def _folder(self, folder: Path) -> Catalogue:
+        return load_folder(folder, known_agents=self._agents, broken_agents=self._broken)
+
     def _by_itself(self, path: Path) -> Loaded | tuple[Problem, ...]:
         try:
-            return load_file(path, known_agents=self._agents)
+            return load_file(path, known_agents=self._agents, broken_agents=self._broken)
         except PipelineInvalid as exc:
             return exc.problems
 
@@ -130,6 +140,13 @@ class _Files:
 def _add_places(parser: ArgumentParser) -> None:
     parser.add_argument("paths", nargs="+", metavar="PATH", help="a file, or a folder of them")
     parser.add_argument("--agents", metavar="DIR", help="the folder of agents; the installation's unless given")
+
+
+def _of_agents(problem: Problem, folder: str | None) -> Problem:
+    """The problem with the folder of agents as it was given."""
+    if folder is None:
+        return problem
+    return replace(problem, file=str(Path(folder).parent / problem.file) if Path(folder).name else problem.file)
 
 
 def _told(problem: Problem) -> str:

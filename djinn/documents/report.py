@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-from djinn.pipelines.errors import Problem, Severity
+from djinn.documents.problems import Problem, Severity
 
 MAX_SUGGESTIONS = 100
 MAX_WORD = 64

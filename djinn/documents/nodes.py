@@ -11,8 +11,9 @@ import re
 from dataclasses import dataclass, field
 
 import yaml
+from pydantic import JsonValue
 
-from djinn.pipelines.report import Report, quoted
+from djinn.documents.report import Report, quoted
 
 MAX_BYTES = 256 * 1024
 MAX_DEPTH = 50
@@ -67,8 +68,33 @@ def line_of(node: Node, *path: str) -> int:
     return line
 
 
-def read_document(text: str | bytes, report: Report) -> Table | None:
-    """The one mapping that the text holds; None after what is wrong was reported."""
+def line_at(node: Node, *path: str) -> int:
+    """As `line_of`, through lists too: their entries are counted from 0."""
+    line = node.line
+    for key in path:
+        if isinstance(node, Items) and key.isdecimal() and int(key) < len(node.items):
+            node = node.items[int(key)]
+            line = node.line
+        elif isinstance(node, Table) and key in node.entries:
+            line, node = node.key_lines[key], node.entries[key]
+        else:
+            break
+    return line
+
+
+def plain(node: Node) -> JsonValue:
+    """The node as JSON, whatever it is."""
+    if isinstance(node, Table):
+        return {key: plain(value) for key, value in node.entries.items()}
+    if isinstance(node, Items):
+        return [plain(item) for item in node.items]
+    return node.value
+
+
+def read_document(
+    text: str | bytes, report: Report, *, like: str = "`id: ...`, `steps: ...`", may_be_empty: bool = False
+) -> Table | None:
+    """The one mapping that the text holds; None after what is wrong was reported. `like` shows what it looks like."""
     decoded = _decode(text, report)
     if decoded is None:
         return None
@@ -80,7 +106,9 @@ def read_document(text: str | bytes, report: Report) -> Table | None:
     except yaml.YAMLError as exc:
         report.error(*_syntax_problem(exc, decoded))
         return None
-    return _only_table(builder.root, report)
+    if may_be_empty and (builder.root is None or (isinstance(builder.root, Scalar) and builder.root.text == "")):
+        return Table(1)
+    return _only_table(builder.root, report, like)
 
 
 def _decode(text: str | bytes, report: Report) -> str | None:
@@ -100,13 +128,13 @@ def _decode(text: str | bytes, report: Report) -> str | None:
     return None
 
 
-def _only_table(root: Node | None, report: Report) -> Table | None:
+def _only_table(root: Node | None, report: Report, like: str) -> Table | None:
     if root is None or (isinstance(root, Scalar) and root.text == ""):
         report.error(1, "the file is empty")
         return None
     if not isinstance(root, Table):
         what = "a list" if isinstance(root, Items) else "a single value"
-        report.error(root.line, f"the file must be a mapping (`id: ...`, `steps: ...`), not {what}")
+        report.error(root.line, f"the file must be a mapping ({like}), not {what}")
         return None
     return root
 
@@ -148,9 +176,7 @@ class _Builder:
         line = event.start_mark.line + 1 if event.start_mark else 1
         if isinstance(event, yaml.DocumentStartEvent):
             self._documents += 1
-            return self._documents == 1 or self._refuse(
-                line, "the file holds several documents; one file is one pipeline"
-            )
+            return self._documents == 1 or self._refuse(line, "the file holds several documents; it may hold one")
         if isinstance(event, yaml.AliasEvent):
             return self._refuse(line, f"aliases are not allowed (*{event.anchor}); write the value again")
         if isinstance(event, (yaml.SequenceEndEvent, yaml.MappingEndEvent)):
