@@ -19,5 +19,7 @@ RUN --mount=type=secret,id=pip-ca,required=false \
 COPY manage.py ./
 COPY djinn/ djinn/
 COPY runtime_image/ runtime_image/
+# What Djinn makes is read by its own user only.
+ENTRYPOINT ["sh", "-c", "umask 077 && exec \"$@\"", "djinn"]
 ENV PATH=/srv/djinn/.venv/bin:$PATH PYTHONUNBUFFERED=1
 CMD ["python", "manage.py", "check"]

@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 MODEL ?=
+PORT ?=
 SEED ?=
 FAULTS ?=
 STEPS ?=
@@ -11,11 +12,11 @@ HOURS ?=
 .PHONY: demo up test chaos lint bench lock schema clean
 .DEFAULT_GOAL := demo
 
-demo: $(VENV)/installed  ## run the pipeline `demo` on real input; MODEL=provider/name uses a real model
-	@$(BIN)/python manage.py demo $(if $(MODEL),--model $(MODEL))
+demo: $(VENV)/installed  ## run the pipeline `demo` on real input; MODEL=provider/name uses a real model, PORT=8001 another port
+	@$(BIN)/python manage.py demo $(if $(MODEL),--model $(MODEL)) $(if $(PORT),--port $(PORT))
 
-up: $(VENV)/installed  ## run the whole stack until Ctrl-C
-	@$(BIN)/python manage.py up
+up: $(VENV)/installed  ## run the whole stack until Ctrl-C; PORT=8001 chooses the dashboard's port
+	@$(BIN)/python manage.py up $(if $(PORT),--port $(PORT))
 
 test: $(VENV)/installed-dev  ## all tests; PYTEST="-k name" narrows them
 	$(BIN)/python -m pytest -n 2 --dist loadgroup $(PYTEST)
@@ -47,10 +48,9 @@ clean:  ## remove the installation's data; .venv stays
 	rm -rf var
 
 $(VENV)/installed: requirements.txt
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt
+	@$(PYTHON) -B -m djinn.core.installation.packages $(VENV) requirements.txt
 	@touch $@
 
 $(VENV)/installed-dev: requirements-dev.txt $(VENV)/installed
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
+	@$(PYTHON) -B -m djinn.core.installation.packages $(VENV) requirements-dev.txt
 	@touch $@

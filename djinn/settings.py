@@ -77,6 +77,7 @@ TEMPLATES = [
                 "django.contrib.auth.context_processors.auth",
                 "django.contrib.messages.context_processors.messages",
                 "djinn.dashboard.asking.waiting_count",
+                "djinn.dashboard.context.standing",
             ]
         },
     }
@@ -209,7 +210,14 @@ RUNNER = env.str("DJINN_RUNNER", default="auto")
 INSTALLATION_NAME = env.str("DJINN_INSTALLATION", default="") or hashlib.sha256(SECRET_KEY.encode()).hexdigest()[:12]
 DEFAULT_IMAGE = env.str("DJINN_IMAGE", default="djinn-agent:latest")
 DEFAULT_MODEL = env.str("DJINN_MODEL", default="")
+STALL_SECONDS = env.float("DJINN_STALL_SECONDS", default=60.0)
+"""How long a model's answer may be silent, once it has begun, before it counts as stalled."""
+FIRST_TOKEN_SECONDS = min(env.float("DJINN_FIRST_TOKEN_SECONDS", default=300.0), 570.0)
+"""How long a model may think before its first word, and between two chunks. Less than the runtime's own patience."""
 BASE_URL = env.str("DJINN_BASE_URL", default=INSTALLATION.url).rstrip("/")
+
+REPOSITORY_HOSTS = env.list("DJINN_REPOSITORY_HOSTS", default=[])
+"""Hosts (`host` or `host:port`) that repositories are cloned from wherever they are; others need public addresses."""
 
 LEASE_SECONDS = env.float("DJINN_LEASE_SECONDS", default=5.0)
 """How long a worker may be silent before another one takes over its executions."""
@@ -224,6 +232,12 @@ KEEP_CONTAINER_SECONDS = env.float("DJINN_KEEP_CONTAINER_SECONDS", default=600.0
 KEEP_WORKSPACE_SECONDS = env.float("DJINN_KEEP_WORKSPACE_DAYS", default=14.0) * 86400
 """How long the files of a run that has ended are kept on its host; its diffs and outputs stay in the database."""
 STOP_GRACE_SECONDS = 2.0
+DISK_BYTES = env.int("DJINN_DISK_MB", default=5 * 1024) * 1024**2
+"""What an execution's workspace and directory may take of the disk together, unless its step says otherwise."""
+DISK_FILES = env.int("DJINN_DISK_FILES", default=500_000)
+"""How many files and directories they may hold."""
+DISK_RESERVE_BYTES = env.int("DJINN_DISK_RESERVE_MB", default=2 * 1024) * 1024**2
+"""How much of each disk executions leave free; at most a twentieth of it."""
 EXECUTIONS_PER_WORKER = env.int("DJINN_EXECUTIONS_PER_WORKER", default=50)
 
 configure_logging(level=env.str("DJINN_LOG_LEVEL", default="INFO"), as_json=env.bool("DJINN_LOG_JSON", default=False))

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -14,6 +18,7 @@ from django.db import transaction
 from django.utils import timezone
 
 from djinn.accounts.models import Role, User
+from djinn.celery import app
 from djinn.events.log import NewEvent, append, open_stream, read_after
 from djinn.executions import lease as leases
 from djinn.executions.lease import Lease
@@ -62,7 +67,17 @@ def write_pipeline(*steps: dict[str, JSON], name: str = "work", **top: JSON) -> 
     path: Path = settings.PIPELINES_DIRECTORY / f"{name}.yaml"
     top = {"name": name, "defaults": {"retries": {"max": 0}}, **top}
     path.write_text(yaml.safe_dump({**top, "steps": list(steps)}, sort_keys=False))
+    for model in (settings.DEFAULT_MODEL, *(step.get("model") for step in steps)):
+        _write_script(str(model or ""))
     return path
+
+
+def _write_script(model: str) -> None:
+    """A script without turns for a scripted model, which has to be there for a run to start."""
+    provider, _, name = model.partition("/")
+    if provider == "scripted":
+        (settings.PIPELINES_DIRECTORY / "scripts").mkdir(exist_ok=True)
+        (settings.PIPELINES_DIRECTORY / "scripts" / f"{name}.yaml").write_text("steps: {}\n")
 
 
 def begin(*steps: dict[str, JSON], **top: JSON) -> Run:
@@ -120,6 +135,30 @@ def empty_queues(*names: str) -> None:
     """Forget the messages that other tests have left in queues: the sweep rings less when there are many."""
     with redis.Redis.from_url(settings.REDIS_URL) as client:
         client.delete(*map(queue_key, ("control", "agents", *names)))
+
+
+@contextmanager
+def mute_broker() -> Iterator[list[socket.socket]]:
+    """A broker that accepts connections and never answers, instead of Redis; the connections that it has accepted."""
+    accepted: list[socket.socket] = []
+    options, present = app.conf.broker_transport_options, app.conf.broker_write_url
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def accept() -> None:
+            with suppress(OSError):  # it was closed
+                while True:
+                    accepted.append(server.accept()[0])
+
+        threading.Thread(target=accept, daemon=True).start()
+        app.conf.broker_write_url = f"redis://127.0.0.1:{server.getsockname()[1]}/0"
+        app.conf.broker_transport_options = {**options, "socket_timeout": 0.3}
+        try:
+            yield accepted
+        finally:
+            app.conf.broker_write_url, app.conf.broker_transport_options = present, options
+            server.shutdown(socket.SHUT_RDWR)
+            for connection in accepted:
+                connection.close()
 
 
 def queue_key(name: str) -> str:

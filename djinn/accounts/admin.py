@@ -18,6 +18,7 @@ from djinn.core.admin import ReadOnlyAdmin
 class PersonAdmin(UserAdmin[User]):
     list_display = ("username", "email", "role", "is_active", "is_superuser", "last_login")
     list_filter = ("role", "is_active")
+    add_fieldsets = (*UserAdmin.add_fieldsets, ("Djinn", {"fields": ("role",)}))
     fieldsets = (*(UserAdmin.fieldsets or ()), ("Djinn", {"fields": ("role",)}))
 
 

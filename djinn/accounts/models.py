@@ -26,7 +26,7 @@ RANK = {role: rank for rank, role in enumerate(Role)}
 class User(AbstractUser):
     """A person. `is_superuser` counts as the role of administrator."""
 
-    role = models.CharField(max_length=10, choices=Role.choices, default=Role.NONE)
+    role = models.CharField(max_length=10, choices=Role.choices, default=Role.VIEWER)
 
     def has_role(self, role: Role) -> bool:
         """Whether this person's role is at least `role`."""

@@ -16,11 +16,16 @@ def system_text(agent: Agent, *, workspace: str) -> str:
     return f"{agent.persona}\n\n{PLACE.format(workspace=workspace)}"
 
 
-def task_text(*, task: str, step: str, outputs: Sequence[str], went_wrong: str, notes: Sequence[str] = ()) -> str:
-    """The step's task, the results it owes, words for the agent, and what went wrong in the attempt before, if any."""
+def task_text(
+    *, task: str, step: str, outputs: Sequence[str], went_wrong: str, rule: str = "", notes: Sequence[str] = ()
+) -> str:
+    """The step's task, the results it owes and what they have to be, words for the agent, and what went wrong in the
+    attempt before, if any."""
     parts = [task.strip() or f"Do the step {step}."]
     if outputs:
         parts.append("Results that you owe when you complete: " + ", ".join(outputs) + ".")
+    if rule:
+        parts.append(f"{rule}, and nothing else: no other word, no remark beside it.")
     if notes:
         parts.append("Words for you:\n" + "\n".join(f"- {note}" for note in notes))
     if went_wrong:

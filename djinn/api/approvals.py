@@ -96,7 +96,8 @@ class ApprovalViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets
     lookup_value_regex = r"[0-9]{1,18}"
 
     def get_queryset(self) -> QuerySet[Approval]:
-        return approvals_seen_by(self.request.user)
+        rows = approvals_seen_by(self.request.user)
+        return rows.defer("shown") if self.action == "list" else rows
 
     @extend_schema(responses=ApprovalOut)
     def retrieve(self, request: Request, pk: str) -> Response:

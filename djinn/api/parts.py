@@ -17,12 +17,12 @@ from rest_framework.response import Response
 from djinn.api.approvals import ApprovalSummary
 from djinn.api.negotiation import AlwaysJson
 from djinn.api.permissions import OperatorsChange
+from djinn.api.runs import shown_runs
 from djinn.executions.models import Artifact
 from djinn.runs.artifacts import artifacts_of, open_artifact
 from djinn.runs.deciders import approvals_of
 from djinn.runs.explanation import explain
 from djinn.runs.models import Run
-from djinn.runs.selectors import runs_seen_by
 
 
 class ObstacleOut(serializers.Serializer[Any]):
@@ -68,13 +68,13 @@ class RunPartsViewSet(viewsets.GenericViewSet[Run]):
     lookup_value_regex = r"[0-9]{1,18}"
 
     def get_queryset(self) -> QuerySet[Run]:
-        return runs_seen_by(self.request.user)
+        return shown_runs(self.request.user)
 
     @extend_schema(responses=ApprovalSummary(many=True))
     @action(detail=True)
     def approvals(self, request: Request, pk: str) -> Response:
         """The run's approvals, newest first."""
-        return Response(ApprovalSummary(approvals_of(self.get_object()), many=True).data)
+        return Response(ApprovalSummary(approvals_of(self.get_object()).defer("shown"), many=True).data)
 
     @extend_schema(responses=ExplainedOut(many=True))
     @action(detail=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import django_filters
+from django.conf import settings
 from django.db.models import QuerySet
 from django.http import HttpResponse
 from django.http.response import HttpResponseBase
@@ -32,12 +33,16 @@ from djinn.events.serial import event_json
 from djinn.events.sse import cursor, event_stream_response
 from djinn.runs.deciders import approvals_of
 from djinn.runs.models import Run
-from djinn.runs.selectors import RunView, StepView, run_view, runs_seen_by
+from djinn.runs.selectors import LEFT, UNLISTED, RunView, StepView, run_view, runs_seen_by
 from djinn.runs.services import cancel_run, start_run
 from djinn.runs.states import ApprovalStatus, RunStatus, StepStatus
 
 MOST_EVENTS = 1000
 LONGEST_KEY = 200
+ONCE = (
+    "The same key with the same request gives the run that it started, with 201 again; with another request it is 409."
+    " Each person has keys of their own."
+)
 PARENT = "the run that it is a part of, when its pipeline is a step of another one"
 
 
@@ -84,7 +89,8 @@ class StepRunOut(serializers.Serializer[StepView]):
     because = serializers.CharField(source="row.because")
     status = serializers.ChoiceField(StepStatus.choices, source="row.status")
     reason = serializers.CharField(source="row.reason")
-    message = serializers.CharField(source="row.message")
+    message = serializers.CharField(source="row.message", help_text="one line; what the step wrote stands in its log")
+    log_url = serializers.SerializerMethodField(help_text="the page of its log")
     outputs = serializers.JSONField(source="row.outputs")
     summary = serializers.CharField(source="row.summary")
     queued_at = serializers.DateTimeField(source="row.queued_at")
@@ -99,6 +105,9 @@ class StepRunOut(serializers.Serializer[StepView]):
     input_tokens = serializers.IntegerField(source="bill.input_tokens")
     output_tokens = serializers.IntegerField(source="bill.output_tokens")
     cost_usd = serializers.DecimalField(14, 6, source="bill.cost_usd", allow_null=True)
+
+    def get_log_url(self, view: StepView) -> str:
+        return f"{settings.BASE_URL}/runs/{view.row.run_id}/#step-run-{view.row.pk}"
 
 
 class RunDetail(serializers.Serializer[RunView]):
@@ -136,7 +145,7 @@ class RunDetail(serializers.Serializer[RunView]):
 
     @extend_schema_field(ApprovalSummary(many=True))
     def get_approvals(self, view: RunView) -> Any:
-        return ApprovalSummary(approvals_of(view.row).filter(status=ApprovalStatus.OPEN), many=True).data
+        return ApprovalSummary(approvals_of(view.row).filter(status=ApprovalStatus.OPEN).defer("shown"), many=True).data
 
 
 class RunFilter(django_filters.FilterSet):  # type: ignore[misc]  # the package has no types
@@ -174,14 +183,12 @@ class RunViewSet(mixins.ListModelMixin, viewsets.GenericViewSet[Run]):
     lookup_value_regex = r"[0-9]{1,18}"
 
     def get_queryset(self) -> QuerySet[Run]:
-        return runs_seen_by(self.request.user).select_related("created_by", "parent")
+        return shown_runs(self.request.user)
 
     @extend_schema(
         request=StartRun,
         responses={201: RunDetail},
-        parameters=[
-            OpenApiParameter("Idempotency-Key", str, "header", description="The same key starts the same run once.")
-        ],
+        parameters=[OpenApiParameter("Idempotency-Key", str, "header", description=ONCE)],
     )
     def create(self, request: Request) -> Response:
         """Start a run."""
@@ -225,6 +232,12 @@ class RunViewSet(mixins.ListModelMixin, viewsets.GenericViewSet[Run]):
     def events(self, request: Request, pk: str) -> HttpResponseBase:
         """The run's log behind a cursor: a JSON page, or server-sent events with `Accept: text/event-stream`."""
         return _events(request, self.get_object())
+
+
+def shown_runs(user: Any) -> QuerySet[Run]:
+    """The runs that the person may see, with what is shown of them and no more."""
+    rows = runs_seen_by(user).select_related("created_by", "parent")
+    return rows.defer(*UNLISTED, *(f"parent__{name}" for name in LEFT))
 
 
 def _events(request: Request, run: Run) -> HttpResponseBase:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -14,16 +13,16 @@ from rest_framework.decorators import action
 from rest_framework.request import Request
 from rest_framework.response import Response
 
+from djinn.accounts.models import User
 from djinn.api.permissions import OperatorsChange
 from djinn.api.runs import RunDetail
 from djinn.runs.models import Schedule
 from djinn.runs.schedules import (
     Wanted,
-    change_schedule,
     create_schedule,
     delete_schedule,
     next_due,
-    present_of,
+    patch_schedule,
     schedules_seen_by,
     start_now,
 )
@@ -95,15 +94,16 @@ class ScheduleViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets
 
     @extend_schema(request=ScheduleIn, responses=ScheduleOut)
     def partial_update(self, request: Request, pk: str) -> Response:
-        """Change what is given. Times that have passed start nothing.
+        """Change what is given, and nothing else: two changes at once of different things are both kept.
 
-        A change makes you the owner: from then on its runs are started in your name. To disable it does not.
+        Times that have passed start nothing. A change makes you the owner: from then on its runs are started in your
+        name. To disable it does not.
         """
         schedule = self.get_object()
         given = ScheduleIn(data=request.data, partial=True)
         given.is_valid(raise_exception=True)
-        wanted = replace(present_of(schedule), **given.validated_data)
-        changed = change_schedule(schedule=schedule, wanted=wanted, user=request.user)  # type: ignore[arg-type]
+        user: User = request.user  # type: ignore[assignment]
+        changed = patch_schedule(schedule=schedule, changes=given.validated_data, user=user)
         return Response(ScheduleOut(changed).data)
 
     @extend_schema(responses={204: None})

@@ -12,14 +12,14 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from djinn.api.permissions import OperatorsChange
-from djinn.api.runs import RunDetail, RunSummary, idempotency_key
+from djinn.api.runs import ONCE, RunDetail, RunSummary, idempotency_key, shown_runs
 from djinn.runs.bulk import MOST_AT_ONCE, Outcome, cancel_runs, retry_runs
 from djinn.runs.continuing import rerun_from, restart_run, retry_run
 from djinn.runs.models import Intent, Note, Run
-from djinn.runs.selectors import run_view, runs_seen_by
+from djinn.runs.selectors import run_view
 from djinn.runs.steering import inject, pause_run, resume_run
 
-KEY = OpenApiParameter("Idempotency-Key", str, "header", description="The same key goes on from the run once.")
+KEY = OpenApiParameter("Idempotency-Key", str, "header", description=ONCE)
 MOST_NUMBER = 2**63 - 1
 
 
@@ -51,9 +51,10 @@ class Rerun(serializers.Serializer[Any]):
 
 
 class Restart(serializers.Serializer[Any]):
-    """The inputs that change; the others stay."""
+    """The inputs that change; the others stay. Without a model it is that of the old run."""
 
     inputs = serializers.DictField(child=serializers.JSONField(), default=dict)
+    model = serializers.CharField(max_length=260, allow_blank=True, required=False)
 
 
 class Many(serializers.Serializer[Any]):
@@ -100,7 +101,7 @@ class SteeringViewSet(viewsets.GenericViewSet[Run]):
     lookup_value_regex = r"[0-9]{1,18}"
 
     def get_queryset(self) -> QuerySet[Run]:
-        return runs_seen_by(self.request.user).select_related("created_by", "parent")
+        return shown_runs(self.request.user)
 
     @extend_schema(request=None, responses={202: RunSummary})
     @action(detail=True, methods=["post"])

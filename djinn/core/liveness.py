@@ -7,7 +7,7 @@ A worker whose places are all taken cannot run a canary; it is alive while it re
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Literal
@@ -17,7 +17,7 @@ from django.conf import settings
 from django.db.models import DurationField, ExpressionWrapper, F
 from django.db.models.functions import Now
 
-from djinn.core.dispatch import drop_queue, ring_canary
+from djinn.core.dispatch import drop_queues, ring_canaries
 from djinn.core.models import WorkerBeat
 
 log = structlog.get_logger(__name__)
@@ -29,6 +29,7 @@ State = Literal["alive", "busy", "silent"]
 
 _present: list[WorkerBeat] = []
 """What this process is, when it is a worker."""
+_isolation: list[Callable[[], bool]] = []
 _busy_hosts: list[Callable[[], Iterable[str]]] = []
 
 
@@ -41,11 +42,17 @@ class WorkerView:
     host: str
     silent_seconds: float
     state: State
+    isolates: bool
 
 
 def register_busy_hosts(hosts: Callable[[], Iterable[str]]) -> None:
     """Let an app above tell on which hosts an agents worker renews leases right now."""
     _busy_hosts.append(hosts)
+
+
+def register_isolation(isolates: Callable[[], bool]) -> None:
+    """Let an app above tell whether what this process starts for agents is kept apart from its machine."""
+    _isolation.append(isolates)
 
 
 def queue_of(worker: str) -> str:
@@ -61,15 +68,15 @@ def become_worker(worker: str, queues: Iterable[str]) -> None:
 
 def introduce_worker() -> None:
     """Have this worker run its first canary as soon as it takes messages."""
-    for worker in {beat.worker for beat in _present}:
-        ring_canary(queue_of(worker))
+    ring_canaries(*{queue_of(beat.worker) for beat in _present})
 
 
 def note_canary() -> None:
     """A canary runs in this process."""
     for beat in _present:
+        isolates = beat.kind != Kind.AGENTS or all(found() for found in _isolation)
         WorkerBeat.objects.update_or_create(
-            worker=beat.worker, kind=beat.kind, defaults={"host": beat.host, "ran_at": Now()}
+            worker=beat.worker, kind=beat.kind, defaults={"host": beat.host, "ran_at": Now(), "isolates": isolates}
         )
 
 
@@ -79,8 +86,7 @@ def call_canaries() -> None:
     _forget()
     here = {beat.worker for beat in _present}
     known = set(WorkerBeat.objects.values_list("worker", flat=True))
-    for queue in [Kind.AGENTS.value, *map(queue_of, sorted(known - here))]:
-        ring_canary(queue)
+    ring_canaries(Kind.AGENTS.value, *map(queue_of, sorted(known - here)))
 
 
 def worker_views() -> list[WorkerView]:
@@ -90,11 +96,16 @@ def worker_views() -> list[WorkerView]:
     return [_view(beat, beat.silence.total_seconds(), busy) for beat in WorkerBeat.objects.annotate(silence=silence)]
 
 
-def workers_alive(kind: str, host: str = "") -> bool:
-    """Whether some worker of that kind is alive: on this host, or anywhere."""
-    return any(
-        view.state != "silent" and view.kind == kind and (not host or view.host == host) for view in worker_views()
-    )
+def hosts_not_isolating() -> list[str]:
+    """The hosts on which agents run as plain processes, as far as their workers were heard of."""
+    rows = WorkerBeat.objects.filter(kind=Kind.AGENTS, isolates=False)
+    return list(rows.order_by("host").values_list("host", flat=True).distinct())
+
+
+def workers_alive(kind: str, host: str = "", views: Sequence[WorkerView] | None = None) -> bool:
+    """Whether some worker of that kind is alive, on this host or anywhere; among `views` when they are at hand."""
+    known = worker_views() if views is None else views
+    return any(view.state != "silent" and view.kind == kind and (not host or view.host == host) for view in known)
 
 
 def problems(views: Iterable[WorkerView]) -> list[str]:
@@ -114,12 +125,14 @@ def _view(beat: WorkerBeat, silent_seconds: float, busy: set[str]) -> WorkerView
     state: State = "alive" if silent_seconds <= settings.SILENT_SECONDS else "silent"
     if state == "silent" and beat.kind == Kind.AGENTS and beat.host in busy:
         state = "busy"
-    return WorkerView(beat.worker, beat.kind, beat.host, max(0.0, silent_seconds), state)
+    return WorkerView(beat.worker, beat.kind, beat.host, max(0.0, silent_seconds), state, beat.isolates)
 
 
 def _forget() -> None:
     long_silent = Now() - timedelta(seconds=max(FORGET_SECONDS, 10 * settings.SILENT_SECONDS))
-    for beat in WorkerBeat.objects.filter(ran_at__lt=long_silent):
+    forgotten = list(WorkerBeat.objects.filter(ran_at__lt=long_silent))
+    for beat in forgotten:
         beat.delete()
-        drop_queue(queue_of(beat.worker))
         log.info("worker_forgotten", worker=beat.worker, kind=beat.kind)
+    if forgotten:
+        drop_queues(*{queue_of(beat.worker) for beat in forgotten})

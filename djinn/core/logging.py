@@ -19,8 +19,11 @@ SHARED: list[Processor] = [
 
 def configure_logging(*, level: str, as_json: bool) -> None:
     """Send structlog's and everybody else's records to stderr, as JSON lines or as text for a person."""
+    plain = structlog.dev.plain_traceback  # rich, which is installed, would print every local variable
     renderer: Processor = (
-        structlog.processors.JSONRenderer() if as_json else structlog.dev.ConsoleRenderer(colors=False)
+        structlog.processors.JSONRenderer()
+        if as_json
+        else structlog.dev.ConsoleRenderer(colors=False, exception_formatter=plain)
     )
     structlog.configure(
         processors=[
@@ -41,7 +44,11 @@ def configure_logging(*, level: str, as_json: bool) -> None:
                 "facts": {
                     "()": structlog.stdlib.ProcessorFormatter,
                     "foreign_pre_chain": SHARED,
-                    "processors": [structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+                    "processors": [
+                        structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                        structlog.processors.format_exc_info,
+                        renderer,
+                    ],
                 }
             },
             "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "facts"}},

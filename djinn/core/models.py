@@ -20,6 +20,8 @@ class WorkerBeat(models.Model):
     kind = models.CharField(max_length=10, choices=Kind.choices)
     host = models.CharField(max_length=255)
     ran_at = models.DateTimeField(db_default=Now())
+    isolates = models.BooleanField(db_default=True)
+    """False for an agents worker whose steps run as plain processes of its machine."""
 
     class Meta:
         ordering = ["kind", "host", "worker"]

@@ -12,14 +12,13 @@ from django.utils.functional import SimpleLazyObject
 
 from djinn.accounts.models import User
 from djinn.dashboard.diffs import Diff, read_diff
-from djinn.dashboard.entries import shown
 from djinn.dashboard.selectors import NamedText
+from djinn.dashboard.texts import shown
 from djinn.runs.deciders import approvals_of, approvals_seen_by, approvals_to_decide, may_decide
 from djinn.runs.models import Approval, Decision, Run
 from djinn.runs.states import ApprovalStatus
 
 MOST_SHOWN = 100
-LARGE = ("shown", "step_run__run__definition", "step_run__run__agents", "step_run__run__inputs")
 MOST_CHARACTERS = 200_000
 """Of each value: people decide on all of it, so far more is shown than in a log."""
 
@@ -72,9 +71,9 @@ def find_approval(user: User, pk: int) -> Asked:
 
 def inbox_of(user: User) -> Inbox:
     """What waits for people in the runs that the person may see; the newest hundred of each kind."""
-    mine = list(approvals_to_decide(user).defer(*LARGE)[:MOST_SHOWN])
+    mine = list(approvals_to_decide(user).defer("shown")[:MOST_SHOWN])
     rest = approvals_seen_by(user).filter(status=ApprovalStatus.OPEN).exclude(pk__in=[row.pk for row in mine])
-    return Inbox([_brief(row, user) for row in mine], [_brief(row, user) for row in rest.defer(*LARGE)[:MOST_SHOWN]])
+    return Inbox([_brief(row, user) for row in mine], [_brief(row, user) for row in rest.defer("shown")[:MOST_SHOWN]])
 
 
 def questions_of(run: Run, user: User) -> tuple[list[Asked], list[Asked]]:

@@ -47,10 +47,11 @@ def decide(request: HttpRequest, pk: int) -> HttpResponse:
         form.check()
         decided = decide_approval(approval_id=pk, user=person(request), **form.cleaned_data)
     except UserError as exc:
-        messages.warning(request, " ".join([f"Nothing was decided. {exc.message}", *exc.details.values()]))
+        messages.warning(request, " ".join([exc.message, *exc.details.values()]))
     else:
-        what = "open: others have to decide too" if decided.status == "open" else decided.get_status_display().lower()
-        messages.success(request, f"Your decision is stored. The question is {what}.")
+        is_open = decided.status == "open"
+        what = "Your approval counts; others have to decide too" if is_open else decided.get_status_display()
+        messages.success(request, f"{what}.")
     return redirect(reverse("dashboard:run", args=[found.row.step_run.run_id]) + "#run-approvals")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from djinn.dashboard.entries import shown
+from djinn.dashboard.texts import shown
 
 MOST_LINES = 3000
 MOST_LINE_CHARACTERS = 2000

@@ -6,25 +6,22 @@ of it is text for the template to escape.
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
 
+from djinn.dashboard.texts import shown, word
 from djinn.events.log import LoggedEvent
+from djinn.executions.ending import one_line
+from djinn.executions.retries import retry_of
 from djinn.pipelines.history import named
 
 JSON = Any
 Data = Mapping[str, JSON]
-Shape = Literal["prose", "output", "line", "details"]
+Shape = Literal["prose", "output", "line", "details", "retries"]
 
-MOST_CHARACTERS = 8192
-"""How much of one value is shown; the journal's own pieces fit."""
-MOST_WORD_CHARACTERS = 300
-_ANSI = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
-_CONTROLS = {code: chr(0x2400 + code) for code in range(32) if chr(code) not in "\n\t"} | {0x7F: "\u2421"}
+RETRY = "retry"
 _ENDINGS = {"succeeded": "good", "failed": "bad", "cancelled": "muted"}
 _VERDICTS = {"approves": "good", "rejects": "bad"}
 _LEVELS = {"warning": "warning", "error": "bad", "critical": "bad"}
@@ -52,25 +49,15 @@ def entry_of(event: LoggedEvent) -> Entry:
     return Entry(seq=event.seq, at=event.at, type=event.type, label=word(label), **parts)
 
 
+def is_retry(event: LoggedEvent) -> bool:
+    """Whether the event tells that a model call failed and is made again, or that it went through."""
+    return event.type == "log" and RETRY in event.data
+
+
 def step_run_of(event: LoggedEvent) -> int | None:
     """The step run that the event tells of; None for what concerns the whole run."""
     value = event.data.get("step_run")
     return value if type(value) is int and value > 0 else None
-
-
-def shown(value: JSON, *, most: int = MOST_CHARACTERS) -> str:
-    """The value as text: strings as they are, else indented JSON; cut, and then it says so."""
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, indent=2, default=str)
-    text = _ANSI.sub("", text).replace("\r\n", "\n").replace("\r", "\n").translate(_CONTROLS)
-    if len(text) <= most:
-        return text
-    return f"{text[:most]}\n[cut: {len(text) - most:,} more characters are not shown here]"
-
-
-def word(value: JSON) -> str:
-    """The value in one line; cut with an ellipsis."""
-    text = " ".join(shown(value).split())
-    return text if len(text) <= MOST_WORD_CHARACTERS else text[: MOST_WORD_CHARACTERS - 1] + "…"
 
 
 def _word(data: Data, name: str, default: str = "") -> str:
@@ -111,7 +98,7 @@ def _message(data: Data) -> dict[str, Any]:
 
 
 def _output(data: Data) -> dict[str, Any]:
-    stream = _word(data, "stream", "stdout")
+    stream = _word(data, "stream", "Output")
     tone = {"stderr": "bad", "journal": "warning"}.get(stream, "")
     return {
         "shape": "output",
@@ -149,24 +136,44 @@ def _usage(data: Data) -> dict[str, Any]:
 
 
 def _log(data: Data) -> dict[str, Any]:
+    if RETRY in data:
+        return _retry(data)
     level = _word(data, "level", "info")
-    return _line(level.capitalize(), shown(data.get("message", "")), _LEVELS.get(level, "muted"))
+    return _line(level.capitalize(), shown(data.get("text") or data.get("message", "")), _LEVELS.get(level, "muted"))
+
+
+def _retry(data: Data) -> dict[str, Any]:
+    """A failed attempt of a model call, or that it went through: one entry holds all of a call."""
+    parts = {"shape": "retries", "label": "and was tried again", "tone": "warning", "joins": RETRY}
+    retry = retry_of(data)
+    if retry is None:
+        return {**parts, "text": "went through\n"}
+    number = f"attempt {retry.attempt}: " if retry.attempt else ""
+    text = f"{number}{shown(retry.failure)}; {retry.again}\n"
+    return {**parts, "label": shown(retry.failure), "text": text}
 
 
 def _finished(data: Data) -> dict[str, Any]:
+    """How the container's work ended. The step's end says why in a line; what does not fit into one stands here."""
     status = _word(data, "status", "?")
-    error = data.get("error") if isinstance(data.get("error"), Mapping) else {}
-    text = ": ".join(filter(None, (_word(error, "reason"), shown(error.get("message") or "")))) if error else ""
-    return _line(f"The work in the container {status}", text, _ENDINGS.get(status, ""))
+    error = data.get("error")
+    message = str(error.get("message") or "") if isinstance(error, Mapping) else ""
+    if message != one_line(message):
+        return {"shape": "details", "label": status, "text": shown(message), "tone": _ENDINGS.get(status, "")}
+    return _line("Container finished", status, "muted")
 
 
-def _ended(what: str) -> Callable[[Data], dict[str, Any]]:
-    def entry(data: Data) -> dict[str, Any]:
-        status = _word(data, "status", "ended")
-        text = ": ".join(filter(None, (_word(data, "reason").replace("_", " "), shown(data.get("message") or ""))))
-        return _line(f"{what} {status}", text, _ENDINGS.get(status, ""))
+def _step_finished(data: Data) -> dict[str, Any]:
+    status, reason, message = (_word(data, name) for name in ("status", "reason", "message"))
+    code = "" if reason == "error" and message else reason.replace("_", " ")
+    return _line(f"Step {status or 'ended'}", ": ".join(filter(None, (code, message))), _ENDINGS.get(status, ""))
 
-    return entry
+
+def _run_finished(data: Data) -> dict[str, Any]:
+    """The message stands at the head of the page."""
+    status = _word(data, "status", "ended")
+    code = _word(data, "reason").replace("_", " ")
+    return _line(f"Run {status}", "" if code in ("error", status) else code, _ENDINGS.get(status, ""))
 
 
 def _step_queued(data: Data) -> dict[str, Any]:
@@ -181,7 +188,7 @@ def _run_queued(data: Data) -> dict[str, Any]:
         where = f" from {named(_word(data, 'from_step'), _word(data, 'from_item'))}" if data.get("from_step") else ""
         parts.append(f"continues run {_word(data, 'continues')}{where}")
     if data.get("reused"):
-        parts.append(f"results taken over: {_count(data, 'reused')}")
+        parts.append(f"results reused: {_count(data, 'reused')}")
     return _line("Run queued", ", ".join(parts), "muted")
 
 
@@ -221,7 +228,7 @@ def _approval_asked(data: Data) -> dict[str, Any]:
     by = data.get("by")
     whom = ", ".join(map(word, by)) if isinstance(by, list) else word(by or "?")
     until = f", until {_moment(data['expires_at'])}" if data.get("expires_at") else ""
-    label = f"{_count(data, 'count')} of {whom} must approve{until}"
+    label = f"{_count(data, 'count')} needed by {whom}{until}"
     return {"shape": "details", "label": label, "text": shown(data.get("question", "")), "tone": "warning"}
 
 
@@ -261,10 +268,10 @@ _ENTRIES: Mapping[str, Callable[[Data], dict[str, Any]]] = {
 _ENGINE_ENTRIES: Mapping[str, Callable[[Data], dict[str, Any]]] = {
     "run_queued": _run_queued,
     "run_started": lambda data: _line("Run started", "", "muted"),
-    "run_waiting": lambda data: _line("Run waiting", "everything that is open waits for a person", "warning"),
+    "run_waiting": lambda data: _line("Run waiting", "waiting for approval", "warning"),
     "run_paused": lambda data: _line("Run paused", "nothing new starts", "warning"),
     "run_resumed": lambda data: _line("Run resumed", "", "muted"),
-    "run_finished": _ended("Run"),
+    "run_finished": _run_finished,
     "cancel_requested": _wanted("Cancel requested", "warning"),
     "pause_requested": _wanted("Pause requested", "warning"),
     "resume_requested": _wanted("Resume requested"),
@@ -274,14 +281,14 @@ _ENGINE_ENTRIES: Mapping[str, Callable[[Data], dict[str, Any]]] = {
     "note_added": _note_added,
     "step_queued": _step_queued,
     "step_started": _step_started,
-    "step_waiting": lambda data: _line("Step waiting", "a person has to decide", "warning"),
+    "step_waiting": lambda data: _line("Step waiting", "approval requested", "warning"),
     "step_adopted": lambda data: _line("Step adopted", "its worker was silent, another one goes on with it", "warning"),
     "step_skipped": lambda data: _line("Step skipped", _word(data, "because"), "muted"),
-    "step_finished": _ended("Step"),
+    "step_finished": _step_finished,
     "approval_asked": _approval_asked,
     "approval_decided": _approval_decided,
-    "approval_void": lambda data: _line("Question void", _word(data, "because"), "warning"),
-    "approval_expired": lambda data: _line("Question expired", "nobody decided in time", "bad"),
+    "approval_void": lambda data: _line("Approval void", _word(data, "because"), "warning"),
+    "approval_expired": lambda data: _line("Approval expired", "nobody decided in time", "bad"),
 }
 
 KNOWN_TYPES = frozenset({*_ENTRIES, *_ENGINE_ENTRIES})

@@ -9,9 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 
-from djinn.dashboard.entries import Entry, entry_of, step_run_of
+from djinn.dashboard.entries import Entry, entry_of, is_retry, step_run_of
 from djinn.events.log import LoggedEvent
+from djinn.executions.retries import retry_of
+
+PAUSE = timedelta(seconds=10)
 
 Place = int | None
 """The step run in whose section something stands; None for beside the sections."""
@@ -43,7 +47,7 @@ class Fold:
     """What has to be remembered between two events."""
 
     def __init__(self) -> None:
-        self._last: dict[Place, str] = {}
+        self._last: dict[Place, tuple[str, datetime]] = {}
         self._spoken: set[Place] = set()
 
     def copy(self) -> Fold:
@@ -53,10 +57,13 @@ class Fold:
         return other
 
     def take(self, event: LoggedEvent) -> Change | None:
-        """What the event changes; None for a message that was shown already, or that has no text."""
+        """What the event changes; None for a message that was shown already or has no text, and for a call that went
+        through without having failed."""
         place, entry = step_run_of(event), entry_of(event)
-        joins = bool(entry.joins) and place is not None and self._last.get(place) == entry.joins
-        self._last[place] = entry.joins
+        joins = self._joins(place, entry)
+        if is_retry(event) and not joins and retry_of(event.data) is None:
+            return None
+        self._last[place] = entry.joins, entry.at
         if event.type == "text":
             self._spoken.add(place)
         if event.type == "message":
@@ -65,6 +72,12 @@ class Fold:
             if is_repeated or not entry.text:
                 return None
         return Change(place, entry, opens=place is not None and _is_first(event), joins=joins)
+
+    def _joins(self, place: Place, entry: Entry) -> bool:
+        """Whether the entry goes on with the last block; output after a pause has a time of its own."""
+        last, at = self._last.get(place, ("", entry.at))
+        is_late = entry.shape == "output" and entry.at - at > PAUSE
+        return bool(entry.joins) and place is not None and last == entry.joins and not is_late
 
     def take_all(self, events: Iterable[LoggedEvent]) -> list[Change]:
         """What the events change, in their order."""

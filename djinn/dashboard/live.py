@@ -14,13 +14,13 @@ from dataclasses import dataclass, replace
 
 from django.template.loader import render_to_string
 
-from djinn.dashboard.entries import ENGINE_TYPES, step_run_of
+from djinn.dashboard.entries import ENGINE_TYPES, is_retry, step_run_of
 from djinn.dashboard.folding import Change, Fold, patches_of
-from djinn.dashboard.parts import parts_of
-from djinn.dashboard.selectors import PEOPLE, fold_at
+from djinn.dashboard.parts import failing_calls, parts_of
+from djinn.dashboard.selectors import HEAVY, PEOPLE, fold_at
 from djinn.events.log import LoggedEvent, read_after
 from djinn.runs.models import Run
-from djinn.runs.selectors import StepView, run_view
+from djinn.runs.selectors import UNLISTED, RunView, StepView, bill_of_run, run_view
 
 EVENTS_A_MESSAGE = 200
 MOST_KEPT = 64
@@ -72,7 +72,8 @@ def _keep(run_id: int, after: int, batch: Batch) -> None:
 
 def figures(run_id: int) -> str:
     """Duration, tokens and cost as of now."""
-    view = run_view(Run.objects.get(pk=run_id))
+    row = Run.objects.select_related("created_by").defer(*UNLISTED, "inputs").get(pk=run_id)
+    view = RunView(row, (), bill_of_run(run_id), "")
     return render_to_string("dashboard/run/live_figures.html", {"view": view})
 
 
@@ -91,8 +92,11 @@ def _render(run_id: int, after: int, events: Sequence[LoggedEvent], changes: Seq
     context = {"after": after, "seq": events[-1].seq, "patches": patches_of(changes)}
     moved = [event for event in events if event.type in ENGINE_TYPES]
     if moved:
-        view = run_view(Run.objects.select_related(*PEOPLE).get(pk=run_id))
+        run = Run.objects.select_related(*PEOPLE).defer(*HEAVY).get(pk=run_id)
+        view = run_view(run, is_whole=False)
         steps: dict[int, StepView] = {step.row.pk: step for step in view.steps}
         touched = {pk: steps[pk] for event in moved if (pk := step_run_of(event)) in steps}
         context |= {"view": view, "steps": steps, "touched": touched, "parts": parts_of(view)}
+    if moved or any(is_retry(event) for event in events):
+        context["calls"] = failing_calls(run_id)
     return render_to_string("dashboard/run/live.html", context)

@@ -12,7 +12,7 @@ from django.http import QueryDict
 from djinn.core.errors import UserError
 from djinn.dashboard.forms import InputsForm, RunFilterForm, is_plain, page_key
 from djinn.pipelines.history import named
-from djinn.pipelines.schema import Input
+from djinn.pipelines.schema import Input, Pipeline
 from djinn.runs.models import Decision, Run
 from djinn.runs.notes import LONGEST_NOTE
 from djinn.runs.states import StepStatus
@@ -48,12 +48,12 @@ class _RunForm(forms.Form):
 class NoteForm(_RunForm):
     """Text for the next prompt of a step that has not started, or of an agent."""
 
-    whom = forms.ChoiceField(label="For whom")
+    whom = forms.ChoiceField(label="Send to")
     text = forms.CharField(
         widget=forms.Textarea(attrs={"rows": 6}),
         max_length=LONGEST_NOTE,
         strip=False,
-        help_text="It stands in the next prompt of that step or agent, once.",
+        help_text="Added to the next prompt of that step or agent, once.",
     )
 
     def __init__(self, run: Run, data: Mapping[str, Any] | None = None) -> None:
@@ -76,7 +76,7 @@ class RerunForm(_RunForm):
     """From which step a run is run again."""
 
     nonce = forms.CharField(widget=forms.HiddenInput, max_length=40, required=False)
-    start_at = forms.ChoiceField(label="Begin again at", help_text="Of a step that ran several times, its last visit.")
+    start_at = forms.ChoiceField(label="Start from", help_text="Uses its last attempt.")
 
     def __init__(self, run: Run, data: Mapping[str, Any] | None = None) -> None:
         super().__init__(data, label_suffix="")
@@ -95,7 +95,34 @@ class RerunForm(_RunForm):
 
 
 class RestartForm(InputsForm):
-    """The inputs of a run, to be changed."""
+    """The inputs and the model of a run, to be changed."""
+
+    model = forms.CharField(
+        max_length=260,
+        required=False,
+        help_text="provider/model for all agents of the new run; empty: what each agent or step names",
+    )
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        data: Mapping[str, Any] | None = None,
+        *,
+        present: Mapping[str, Any] | None = None,
+        model: str = "",
+    ) -> None:
+        super().__init__(pipeline, data, present=present)
+        self.fields["model"].initial = model
+        self.order_fields([name for name in self.fields if name != "model"])
+
+    @property
+    def chosen_model(self) -> str | None:
+        """The model that was written, which may be none; None when the page had no such field."""
+        return str(self.cleaned_data["model"]) if "model" in self.data else None
+
+    @property
+    def idempotency_key(self) -> str:
+        return page_key(self.cleaned_data["nonce"], [self.cleaned_data["model"], self.inputs])
 
     @property
     def changed(self) -> dict[str, Any]:

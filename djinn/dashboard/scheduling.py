@@ -9,6 +9,7 @@ from typing import Any
 
 from django.contrib import messages
 from django.contrib.auth.decorators import login_required
+from django.db.models import OuterRef, Subquery
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.cache import never_cache
@@ -34,6 +35,7 @@ from djinn.runs.schedules import (
     start_now,
     upcoming,
 )
+from djinn.runs.selectors import UNLISTED
 
 FORMS = ["GET", "HEAD", "POST"]
 
@@ -135,8 +137,9 @@ def _find(request: HttpRequest, pk: int) -> Schedule:
 
 def _lines(user: User) -> list[ScheduleLine]:
     rows = list(schedules_seen_by(user))
-    runs = Run.objects.filter(schedule__in=rows).order_by("schedule_id", "-pk").distinct("schedule_id")
-    last = {run.schedule_id: run for run in runs.defer("definition", "agents", "inputs")}
+    newest = Run.objects.filter(schedule=OuterRef("pk")).order_by("-pk").values("pk")[:1]
+    numbers = Schedule.objects.filter(pk__in=[row.pk for row in rows]).annotate(last=Subquery(newest)).values("last")
+    last = {run.schedule_id: run for run in Run.objects.filter(pk__in=numbers).defer(*UNLISTED, "inputs")}
     return [ScheduleLine(row, next_due(row), last.get(row.pk)) for row in rows]
 
 

@@ -12,12 +12,22 @@ from django.shortcuts import get_object_or_404
 
 from djinn.accounts.models import User
 from djinn.dashboard.diffs import Diff, read_diff
-from djinn.dashboard.entries import shown
 from djinn.dashboard.folding import Fold, Section, sections_of
+from djinn.dashboard.texts import shown
 from djinn.events.log import LoggedEvent, last_seq, read_before
 from djinn.providers.selectors import Bill, add_bills, bills_of
 from djinn.runs.models import Run, StepRun
-from djinn.runs.selectors import RunView, StepView, duration_of, run_view, runs_seen_by
+from djinn.runs.selectors import (
+    LEFT,
+    UNLISTED,
+    RunView,
+    StepView,
+    duration_of,
+    pipelines_seen_by,
+    results_of_steps,
+    run_view,
+    runs_seen_by,
+)
 from djinn.runs.states import STEP_OPEN
 
 RUNS_A_PAGE = 50
@@ -52,11 +62,13 @@ class RunList:
 
 
 PEOPLE = ("created_by", "cancelled_by", "paused_by", "parent", "schedule")
+HEAVY = ("definition", *(f"parent__{name}" for name in LEFT))
+"""Columns that a run's page does not show."""
 
 
 def find_run(user: User, pk: int) -> Run:
     """The run, if the person may see it; else raises Http404."""
-    return get_object_or_404(runs_seen_by(user).select_related(*PEOPLE), pk=pk)
+    return get_object_or_404(runs_seen_by(user).select_related(*PEOPLE).defer(*HEAVY), pk=pk)
 
 
 def run_list(
@@ -64,7 +76,7 @@ def run_list(
 ) -> RunList:
     """The runs that the person may see, newest first, of the `wanted` status and pipeline."""
     seen = runs_seen_by(user)
-    runs = seen.filter(**wanted).select_related("created_by").defer("definition", "agents")
+    runs = seen.filter(**wanted).select_related("created_by", "cancelled_by").defer(*UNLISTED, "inputs")
     if newer_than is not None:
         found = list(runs.filter(pk__gt=newer_than).order_by("pk")[: RUNS_A_PAGE + 1])
         rows, has_newer, has_older = found[:RUNS_A_PAGE][::-1], len(found) > RUNS_A_PAGE, True
@@ -76,7 +88,7 @@ def run_list(
         lines=_lines(rows),
         newer="?" + urlencode({**wanted, "newer": rows[0].pk}) if rows and has_newer else "",
         older="?" + urlencode({**wanted, "older": rows[-1].pk}) if rows and has_older else "",
-        pipelines=list(seen.order_by("pipeline").values_list("pipeline", flat=True).distinct()),
+        pipelines=pipelines_seen_by(user),
     )
 
 
@@ -120,12 +132,14 @@ class Results:
 
 def results_of(view: RunView) -> Results:
     """The outputs and the changed files of the newest step runs that have any, and the run's diff."""
-    rich = [step for step in view.steps if step.row.summary or step.row.outputs or _changes(step)]
+    rows, hidden = results_of_steps(view.row.pk, MOST_RESULTS)
+    views = {step.row.pk: step for step in view.steps}
     steps = [
-        StepResult(step, shown(step.row.summary), named_texts(step.row.outputs), _changes(step))
-        for step in rich[-MOST_RESULTS:]
+        StepResult(views[row.pk], shown(row.summary), named_texts(row.outputs), _changes(row))
+        for row in rows
+        if row.pk in views
     ]
-    return Results(steps, read_diff(view.diff), len(rich) - len(steps))
+    return Results(steps, read_diff(view.diff), hidden)
 
 
 def named_texts(values: dict[str, Any]) -> list[NamedText]:
@@ -133,8 +147,8 @@ def named_texts(values: dict[str, Any]) -> list[NamedText]:
     return [NamedText(shown(name), shown(value)) for name, value in values.items()]
 
 
-def _changes(step: StepView) -> list[dict[str, Any]]:
-    return list(step.execution.changes) if step.execution else []
+def _changes(row: StepRun) -> list[dict[str, Any]]:
+    return list(row.execution.changes) if row.execution else []
 
 
 @dataclass(frozen=True)
@@ -175,7 +189,7 @@ def run_page(run: Run, *, before: int | None = None) -> RunPage:
     shown_here = {change.place for change in changes}
     prior = [pk for pk in known if pk not in opened and (before is None or pk in shown_here)]
     run.refresh_from_db()
-    view = run_view(run)
+    view = run_view(run, is_whole=False)
     log = LogPage(sections_of(changes, before=prior), end, *_cursors(window, newest, end), is_newest=before is None)
     return RunPage(view, log, {step.row.pk: step for step in view.steps})
 

@@ -81,10 +81,12 @@ def restart(request: HttpRequest, pk: int) -> HttpResponse:
     loaded = pipeline_or_answer(request, run.pipeline)
     if isinstance(loaded, HttpResponse):
         return loaded
-    form = RestartForm(loaded.pipeline, request.POST if request.method == "POST" else None, present=run.inputs)
+    data = request.POST if request.method == "POST" else None
+    form = RestartForm(loaded.pipeline, data, present=run.inputs, model=run.model)
 
     def act(user: User) -> Run:
-        return restart_run(run=run, inputs=form.changed, user=user, idempotency_key=form.idempotency_key)
+        key, model = form.idempotency_key, form.chosen_model
+        return restart_run(run=run, inputs=form.changed, model=model, user=user, idempotency_key=key)
 
     return _filled(request, "dashboard/restart.html", run, form, act)
 

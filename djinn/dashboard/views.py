@@ -14,7 +14,7 @@ from djinn.core.errors import NotFound
 from djinn.core.liveness import problems, worker_views
 from djinn.dashboard.asking import questions_of
 from djinn.dashboard.forms import ItemsForm, RunFilterForm
-from djinn.dashboard.parts import parts_of, relations_of
+from djinn.dashboard.parts import failing_calls, parts_of, relations_of
 from djinn.dashboard.permissions import person, viewers_only
 from djinn.dashboard.selectors import find_run, named_texts, run_list, run_page
 from djinn.dashboard.steps import item_page
@@ -37,6 +37,7 @@ def runs(request: HttpRequest) -> HttpResponse:
         "wanted": wanted,
         "statuses": RunStatus.choices,
         "is_operator": person(request).has_role(Role.OPERATOR),
+        "is_viewer": person(request).has_role(Role.VIEWER),
     }
     return render(request, "dashboard/runs.html", context)
 
@@ -56,6 +57,7 @@ def run(request: HttpRequest, pk: int) -> HttpResponse:
         "view": page.view,
         "steps": page.steps,
         "parts": parts_of(page.view),
+        "calls": failing_calls(found.pk),
         "relations": relations_of(found),
         "inputs": named_texts(found.inputs),
         "run": found,
@@ -74,7 +76,7 @@ def items(request: HttpRequest, pk: int) -> HttpResponse:
     """All tries of one step of a run, in pages."""
     found = find_run(person(request), pk)
     step, number = ItemsForm(request.GET).wanted()
-    listed = item_page(run_view(found), step, number)
+    listed = item_page(run_view(found, is_whole=False), step, number)
     return render(request, "dashboard/items.html", {"run": found, "listed": listed})
 
 

@@ -25,6 +25,9 @@ class Event(models.Model):
     type = models.CharField(max_length=40)
     data = models.JSONField(default=dict)
     at = models.DateTimeField(db_default=Now())
+    """When it was appended, by the database's clock."""
+    happened_at = models.DateTimeField(null=True)
+    """When it happened, for what a journal tells: it is read a while later. Null where it is `at`."""
     execution = models.BigIntegerField(null=True)
     """The execution whose journal this came from; null for what the engine itself did."""
     offset = models.BigIntegerField(null=True)

@@ -27,6 +27,9 @@ from djinn.runner.workspace import Workspace
 
 log = structlog.get_logger(__name__)
 
+BATCHES_OF_OVERUSE = 20
+"""What is still read of a journal that may be what has filled the disk."""
+
 
 def conclude(
     execution: Execution,
@@ -36,18 +39,28 @@ def conclude(
     *,
     stop_reason: str,
     failure: RunnerError | WorkspaceError | None,
+    overuse: str = "",
 ) -> None:
-    """Make the execution final. Raises `Fenced` when another worker took over meanwhile, and database errors."""
+    """Make the execution final. Raises `Fenced` when another worker took over meanwhile, and database errors.
+
+    `overuse` says what it has used too much of on the disk: that is its ending then, and its tree is removed.
+    """
     if not isinstance(failure, JournalRefused):
         try:
-            relay.ship_all()
+            relay.ship_all(most_batches=BATCHES_OF_OVERUSE if overuse else None)
         except JournalRefused as exc:
             failure = failure or exc
-    ending = checked(_ending(execution, state, stop_reason=stop_reason, failure=failure), execution)
+    if overuse:
+        ending = Ending(ExecutionStatus.KILLED, Reason.DISK, overuse)
+    else:
+        ending = checked(_ending(execution, state, stop_reason=stop_reason, failure=failure), execution)
     kept: dict[str, Any] = {}
     files: tuple[KeptFile, ...] = ()
-    if execution.workspace and execution.base_snapshot:
+    if overuse:
+        _give_back(execution, lease)
+    elif execution.workspace and execution.base_snapshot:
         try:
+            _require_still(state)
             kept = _keep_workspace(execution, lease, is_still=state.phase is Phase.EXITED)
             files = () if ending.reason else _keep_artifacts(execution, lease)
         except WorkspaceError as exc:
@@ -57,13 +70,30 @@ def conclude(
     log.info("execution_ended", status=str(ending.status), reason=str(ending.reason))
 
 
+def _give_back(execution: Execution, lease: Lease) -> None:
+    """Remove the tree: a snapshot of it would take the same once more, and the next attempt would begin as full."""
+    if not execution.workspace:
+        return
+    lease.check()
+    try:
+        workspace_of(execution).remove_tree()
+    except WorkspaceError as exc:  # whoever works there next restores it
+        log.warning("tree_not_removed", error=str(exc))
+
+
+def _require_still(state: ContainerState) -> None:
+    """No git runs in a tree that something may be writing to: it could be led out of it between two looks."""
+    if state.phase is Phase.RUNNING:
+        raise WorkspaceError("the container cannot be stopped, it may be running on", permanent=False, reason="runner")
+
+
 def _without_workspace(ending: Ending, exc: WorkspaceError) -> Ending:
     """A success whose files are lost is none; what went wrong before that stays the reason."""
     text = f"the workspace could not be kept: {exc}"
     if not ending.reason:
         status = ExecutionStatus.EXITED if exc.permanent else ExecutionStatus.LOST
         return Ending(status, Reason(exc.reason), text)
-    return replace(ending, message=f"{ending.message}\n{text}")
+    return replace(ending, message=f"{ending.message}; {text}")
 
 
 def _finish(
@@ -74,6 +104,8 @@ def _finish(
     kept: dict[str, Any],
     files: tuple[KeptFile, ...],
 ) -> None:
+    if ending.reason == Reason.FORGED:
+        kept["outcome"] = None  # what it says must not be read by anybody as the step's outputs
     with transaction.atomic():
         lease.write(
             status=ending.status,
@@ -93,7 +125,9 @@ def _finish(
 def _ending(
     execution: Execution, state: ContainerState, *, stop_reason: str, failure: RunnerError | WorkspaceError | None
 ) -> Ending:
-    if failure is not None and execution.outcome is None:
+    if isinstance(failure, JournalRefused) and not execution.forged:  # also when it had told an end before
+        return Ending(ExecutionStatus.LOST, Reason(failure.reason), str(failure))
+    if failure is not None and execution.outcome is None and not execution.forged:
         if stop_reason == Reason.CANCELLED:
             return Ending(ExecutionStatus.KILLED, Reason.CANCELLED, "it was cancelled while it could not be started")
         return Ending(ExecutionStatus.LOST, Reason(failure.reason), str(failure))
@@ -102,6 +136,7 @@ def _ending(
         state=state,
         stop_reason=stop_reason,
         was_ready=execution.status == ExecutionStatus.RUNNING,
+        forged=execution.forged,
     )
 
 

@@ -36,7 +36,7 @@ UPDATE executions_execution
        lease_expires_at = clock_timestamp() + make_interval(secs => %(seconds)s)
  WHERE id = %(id)s AND status = ANY(%(open)s) AND host IN ('', %(host)s)
    AND (lease_expires_at IS NULL OR lease_expires_at < clock_timestamp())
-RETURNING lease_token
+RETURNING lease_token, stop_reason
 """
 RENEW = """
 UPDATE executions_execution AS e
@@ -100,8 +100,7 @@ def claim(execution_id: int, *, owner: str, host: str) -> Lease | None:
         row = cursor.fetchone()
     if row is None:
         return None
-    fault("claim.after")
-    return Lease(execution_id, int(row[0]), _valid_until(asked))
+    return Lease(execution_id, int(row[0]), _valid_until(asked), stop_reason=row[1])
 
 
 class Keeper:

@@ -74,15 +74,21 @@ class Execution(models.Model):
     """Number of the last record that is in the log."""
     journal_garbage = models.PositiveIntegerField(default=0)
     """How many lines of it were no records."""
+    forged = models.CharField(max_length=300, blank=True, default="", db_default="")
+    """What in the journal the runtime cannot have written; empty when there was nothing of that."""
     outcome = models.JSONField(null=True)
     """Data of the journal's record `finished`, once it was read."""
     exit_code = models.IntegerField(null=True)
 
     created_at = models.DateTimeField(db_default=Now())
+    launched_at = models.DateTimeField(null=True)
+    """When a start was about to be asked for, the last time; stored before it is. Stays as it is once work began."""
     ready_at = models.DateTimeField(null=True)
     ended_at = models.DateTimeField(null=True)
     collected_at = models.DateTimeField(null=True)
     """When its container and its directory were removed."""
+    collect_failed_at = models.DateTimeField(null=True)
+    """When that was tried the last time and could not be done."""
 
     class Meta:
         ordering = ["-pk"]

@@ -3,17 +3,21 @@
 A batch of events, the new offset in the journal and what a `ready` or `finished` record means for the execution are
 one transaction, under the lease's token. A worker that dies before the commit has shipped nothing of the batch; the
 next one reads from the stored offset. The database refuses a second event for the same byte of the same journal.
+
+An event has the time of its record, which only the container vouches for: never before the execution was made, before
+the record above it, or to come.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 from django.db import connection, transaction
 
 from djinn.core.faults import fault
-from djinn.events.log import NewEvent, append
+from djinn.events.log import NewEvent, append, last_time_of
 from djinn.executions.lease import DatabaseClock, Lease
 from djinn.executions.models import Execution
 from djinn.executions.places import execution_directory
@@ -25,6 +29,8 @@ from runtime_image.djinn_runtime.protocol import JOURNAL_NAME
 HIDDEN = "[hidden]"
 MOST_GARBAGE = 2000
 """Lines that are no records, in one journal: a hostile one could hold millions of empty ones."""
+LAST_MILLISECOND = 253_402_300_799_000
+"""The end of the year 9999, the last that Python knows."""
 
 
 class Relay:
@@ -35,6 +41,9 @@ class Relay:
         self._lease = lease
         self._path = execution_directory(execution) / JOURNAL_NAME
         self._token = token_of(execution.pk)
+        self._moment = execution.created_at
+        if execution.journal_offset:
+            self._moment = last_time_of(execution.pk) or execution.created_at
 
     def ship(self, *, final: bool = False) -> bool:
         """Ship the next batch; whether there was one. `final` also takes a last line without its newline.
@@ -69,10 +78,11 @@ class Relay:
             fault("relay.outcome_shipped")
         return True
 
-    def ship_all(self) -> None:
-        """Ship what is left, to the end of the file."""
-        while self.ship(final=True):
-            pass
+    def ship_all(self, *, most_batches: int | None = None) -> None:
+        """Ship what is left, to the end of the file or so many batches."""
+        shipped = 0
+        while shipped != most_batches and self.ship(final=True):
+            shipped += 1
 
     def _columns(self, batch: Batch) -> dict[str, Any]:
         garbage = self._execution.journal_garbage + sum(entry.is_garbage for entry in batch.entries)
@@ -81,6 +91,8 @@ class Relay:
             "journal_count": batch.count,
             "journal_garbage": garbage,
         }
+        if batch.forged and not self._execution.forged:
+            columns["forged"] = batch.forged[:300]
         for entry in batch.entries:
             if entry.is_garbage:
                 continue
@@ -92,7 +104,10 @@ class Relay:
 
     def _event(self, entry: Entry) -> NewEvent:
         data = {**self._scrubbed(entry.record.data), **self._execution.tags}
-        return NewEvent(entry.record.type, data, execution=self._execution.pk, offset=entry.offset)
+        self._moment = max(self._moment, _moment(entry.record.t))
+        return NewEvent(
+            entry.record.type, data, execution=self._execution.pk, offset=entry.offset, happened_at=self._moment
+        )
 
     def _scrubbed(self, value: Any) -> Any:
         """The value without the execution's token, should the agent have printed it."""
@@ -103,6 +118,11 @@ class Relay:
         if isinstance(value, list):
             return [self._scrubbed(item) for item in value]
         return value
+
+
+def _moment(milliseconds: int) -> datetime:
+    """What a record says, as far as there are such times."""
+    return datetime.fromtimestamp(min(milliseconds, LAST_MILLISECOND) / 1000, UTC)
 
 
 def release_connection() -> None:

@@ -14,8 +14,9 @@ from djinn.core.errors import AppError
 from djinn.executions.ending import Ending
 from djinn.executions.models import Execution
 from djinn.executions.states import ExecutionStatus, Reason
+from djinn.pipelines.results import none_of
 from djinn.pipelines.schema import JSON, OutputSchema
-from djinn.pipelines.structured import is_deeper, place_of
+from djinn.pipelines.structured import is_deeper, outputs_from, place_of
 from runtime_image.djinn_runtime.protocol import ANSWER
 
 MAX_VALUE_BYTES = 256 * 1024
@@ -71,6 +72,16 @@ def output_schema_of(execution: Execution) -> dict[str, Any] | None:
     if not wanted:
         return None
     return {"name": wanted["name"], "strict": wanted["strict"], "schema": json.loads(wanted["schema_text"])}
+
+
+def unmatched_answer(execution: Execution, value: JSON) -> str:
+    """What is wrong with an answer that follows the schema, when one of its outputs has to be one of a few results and
+    none is; empty when it can be used."""
+    agent = execution.order.get("agent") or {}
+    wanted = output_schema_of(execution)
+    if not agent.get("results") or wanted is None:
+        return ""
+    return none_of(agent["results"], agent["outputs"], outputs_from(value, agent["outputs"], wanted["schema"]))
 
 
 def checked(ending: Ending, execution: Execution) -> Ending:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from dataclasses import replace
 
 import structlog
 from django.conf import settings
@@ -13,11 +14,13 @@ from djinn.core.database import released
 from djinn.core.faults import fault
 from djinn.events.log import NewEvent, append
 from djinn.executions.conclude import conclude
+from djinn.executions.disk import disk_watch, overuse_text, watched_of
+from djinn.executions.ending import KILLED_BY_KERNEL
 from djinn.executions.launch import has_begun, launch
 from djinn.executions.lease import Fenced, Lease, keeper, seconds_since_start
 from djinn.executions.models import Execution
-from djinn.executions.places import workspace_of
 from djinn.executions.relay import Relay, release_connection
+from djinn.executions.services import request_stop
 from djinn.executions.states import Reason
 from djinn.runner.base import ContainerState, Phase, Runner, RunnerError
 from djinn.runner.git import WorkspaceError
@@ -32,9 +35,8 @@ ENGINE_PATIENCE_SECONDS = 60.0
 """How long an engine may be away when a container has to be started, before the step is given back to be retried."""
 DEADLINE_GRACE_SECONDS = 10.0
 EXIT_GRACE_SECONDS = 5.0
+LATE_WORD_SECONDS = 2.0
 MOST_HALVES = 4
-MEASURE_SECONDS = 5.0
-"""How often the size of a workspace with a limit is measured."""
 
 stopping = threading.Event()
 """Set when this worker shuts down: every supervision lets go of its container at once and leaves it running."""
@@ -76,13 +78,18 @@ class _Supervision:
         self.relay = Relay(self.execution, lease)
         self.state = ContainerState(Phase.ABSENT)
         self.stop_reason = self.execution.stop_reason
-        self._grew = self._inspected = self._measured = time.monotonic()
+        self.watched = watched_of(self.execution, lease, runner)
+        self._grew = self._inspected = time.monotonic()
         self._deadline = 0.0
         self._halves = 0
         self._has_told = False
 
     def run(self) -> None:
         """Launch, relay, conclude; what goes wrong on the way becomes the execution's ending."""
+        with disk_watch.watching(self.watched, reserve_bytes=settings.DISK_RESERVE_BYTES):
+            self._see_to_the_end()
+
+    def _see_to_the_end(self) -> None:
         failure: RunnerError | WorkspaceError | None = None
         try:
             self._start()
@@ -94,7 +101,26 @@ class _Supervision:
             failure = exc
         log.info("execution_ends", phase=str(self.state.phase), exit_code=self.state.exit_code)
         stop_reason = self.stop_reason or self._unheard_reason()
-        conclude(self.execution, self.lease, self.relay, self.state, stop_reason=stop_reason, failure=failure)
+        overuse = self._overuse(stop_reason) if failure is None or self._is_full() else ""
+        conclude(
+            self.execution,
+            self.lease,
+            self.relay,
+            self.state,
+            stop_reason=stop_reason,
+            failure=failure,
+            overuse=overuse,
+        )
+
+    def _is_full(self) -> bool:
+        return self.watched.overuse is not None
+
+    def _overuse(self, stop_reason: str) -> str:
+        """What to say when it has used too much of the disk, also when it ended before the watch saw it; else empty."""
+        if stop_reason not in {"", Reason.DISK}:
+            return ""
+        overuse = disk_watch.last_look(self.watched)
+        return overuse_text(overuse, self.execution) if overuse or stop_reason else ""
 
     def _unheard_reason(self) -> str:
         """Why it shall stop, when somebody else of this host has stopped it before we heard of that."""
@@ -104,12 +130,12 @@ class _Supervision:
 
     def _start(self) -> None:
         """Launch, unless a stop was asked for before anything began; wait for an engine that is away."""
-        if self.stop_reason and not (self.execution.image_id and has_begun(self.execution, self.runner)):
+        if self.stop_reason and not self._has_begun():
             return
         give_up = time.monotonic() + ENGINE_PATIENCE_SECONDS
         while True:
             try:
-                self.state = launch(self.execution, self.lease, self.runner)
+                self.state = launch(self.execution, self.lease, self.runner, is_full=self._is_full)
                 break
             except (RunnerError, WorkspaceError) as exc:
                 self.stop_reason = self.lease.stop_reason
@@ -119,14 +145,20 @@ class _Supervision:
             self._pause(1.0)
         self._deadline = time.monotonic() + self._seconds_left()
 
+    def _has_begun(self) -> bool:
+        """Whether there is something to stop; the engine is not asked about what nobody has prepared."""
+        return bool(self.execution.image_id) and has_begun(self.execution, self.runner.inspect(self.execution.key))
+
     def _follow(self) -> None:
         """Relay until the journal has its end or the container is gone."""
         while self.execution.outcome is None and not self._has_ended():
             has_grown = self.relay.ship()
             if self.lease.stop_reason or time.monotonic() > self._deadline:
                 self._stop(self.lease.stop_reason or str(Reason.TIMEOUT))
-            elif self._is_too_large():
-                self._stop(str(Reason.DISK))
+            elif self._is_full() and not self.stop_reason:
+                self._stop_for_disk()
+            elif self.execution.forged:
+                self._stop(str(Reason.FORGED))
             if has_grown:  # a journal that never ends must not keep a stop, or this worker's own, from being heard
                 self._grew = time.monotonic()
                 self._go_on()
@@ -136,14 +168,12 @@ class _Supervision:
             self._pause(LIVELY_PAUSE if lively else IDLE_PAUSE)
         self._see_exit()
 
-    def _is_too_large(self) -> bool:
-        """Whether the workspace has grown above the step's limit; looked at every few seconds."""
-        limit_mb = self.execution.resources.get("disk_mb")
-        if not limit_mb or time.monotonic() - self._measured < MEASURE_SECONDS:
-            return False
-        self._measured = time.monotonic()
-        limit = int(limit_mb) * 1024**2
-        return workspace_of(self.execution).tree_bytes(limit) > limit
+    def _stop_for_disk(self) -> None:
+        """Stop it, and store that first: whoever supervises it next does not see what it has held."""
+        log.warning("disk_overuse", overuse=str(self.watched.overuse))
+        with released():
+            request_stop(execution_id=self.execution.pk, reason=Reason.DISK)
+        self._stop(str(Reason.DISK))
 
     def _has_ended(self) -> bool:
         """Whether the container is gone, asked every second and a half; an engine that is away says nothing.
@@ -158,19 +188,38 @@ class _Supervision:
 
     def _inspect(self) -> None:
         try:
-            self.state = self.runner.inspect(self.execution.key)
+            seen = self.runner.inspect(self.execution.key)
+            # Counted while it ran is as good as told afterwards: the count is gone with the container.
+            self.state = replace(seen, out_of_memory=seen.out_of_memory or self.state.out_of_memory)
         except RunnerError as exc:
             self._tell("the container engine does not answer; the container may be running on", str(exc))
 
     def _see_exit(self) -> None:
-        """After the last record the container is about to exit; one that stays is stopped."""
+        """After the last record the container is about to exit; one that stays is stopped.
+
+        An engine that is away is waited for: until it says that the container has ended, the rest of the journal, the
+        exit code and the files are not known.
+        """
         give_up = time.monotonic() + EXIT_GRACE_SECONDS
         while self.state.phase is Phase.RUNNING and time.monotonic() < give_up:
             self._inspect()
             if self.state.phase is Phase.RUNNING:
                 self._pause(0.02)
-        if self.state.phase is Phase.RUNNING:
+        give_up = time.monotonic() + ENGINE_PATIENCE_SECONDS
+        while self.state.phase is Phase.RUNNING and time.monotonic() < give_up:
             self._stop(self.stop_reason)
+        self._await_word_of_memory()
+
+    def _await_word_of_memory(self) -> None:
+        """The engine hears of a kill for want of memory apart from the exit, and sometimes later."""
+        give_up = time.monotonic() + LATE_WORD_SECONDS
+        while self._may_have_lacked_memory() and time.monotonic() < give_up:
+            self._pause(0.1)
+            self._inspect()
+
+    def _may_have_lacked_memory(self) -> bool:
+        is_asked = self.stop_reason or self.lease.stop_reason
+        return self.state.exit_code == KILLED_BY_KERNEL and not self.state.out_of_memory and not is_asked
 
     def _stop(self, reason: str) -> None:
         """SIGTERM, then SIGKILL; the runtime uses the time between them to write its last record."""

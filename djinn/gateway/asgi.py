@@ -9,9 +9,11 @@ os.environ["DJANGO_SETTINGS_MODULE"] = "djinn.gateway.settings"
 from django.core.asgi import get_asgi_application
 
 from djinn.core.body import bounded
+from djinn.core.installation.environment import hide_environment
 
 LARGEST_BODY = 32 * 1024 * 1024
 
+hide_environment()  # it holds the providers' keys
 django = get_asgi_application()
 
 from djinn.gateway.fair import Fairness  # noqa: E402  below Django, as everything of the gateway

@@ -12,7 +12,15 @@ from django.http import HttpRequest, JsonResponse
 from django.views.decorators.csrf import csrf_exempt
 
 from djinn.core.errors import UserError
-from djinn.executions.structured import CheckFailed, output_schema_of, problems_of, quick_problems_of
+from djinn.executions.models import Execution
+from djinn.executions.states import Reason
+from djinn.executions.structured import (
+    CheckFailed,
+    output_schema_of,
+    problems_of,
+    quick_problems_of,
+    unmatched_answer,
+)
 from djinn.gateway.door import execution_of, refusal
 from djinn.gateway.reading import json_of
 
@@ -46,15 +54,20 @@ async def check_output(request: HttpRequest) -> JsonResponse:
         return refusal(400, exc.message, kind=INVALID)
     if execution.pk in _under_way:
         return refusal(429, "One answer is being checked already.", kind=INVALID, retry_after_seconds=1)
-    return await _checked(execution.pk, value, wanted["schema"])
+    return await _checked(execution, value, wanted["schema"])
 
 
-async def _checked(execution: int, value: Any, schema: dict[str, Any]) -> JsonResponse:
+async def _checked(asking: Execution, value: Any, schema: dict[str, Any]) -> JsonResponse:
+    execution = asking.pk
     _under_way.add(execution)
     check = asyncio.create_task(_problems(value, schema))
     check.add_done_callback(lambda _: _under_way.discard(execution))  # also when whoever asked has gone
     try:
-        return JsonResponse({"problems": await asyncio.shield(check)})
+        problems = await asyncio.shield(check)
+        unmatched = "" if problems else unmatched_answer(asking, value)
+        if unmatched:
+            return JsonResponse({"problems": [unmatched], "reason": Reason.UNMATCHED})
+        return JsonResponse({"problems": problems})
     except CheckFailed as exc:
         log.error("check_failed", execution=execution, error=str(exc))
         return refusal(503, "The answer cannot be checked now.", kind="server_error", retry_after_seconds=2)
@@ -67,7 +80,7 @@ async def _problems(value: Any, schema: dict[str, Any]) -> list[str]:
 
 
 async def _value(request: HttpRequest) -> Any:
-    body = await json_of(request, most_bytes=LARGEST_BODY)
+    body = await json_of(request, most_bytes=LARGEST_BODY, is_strict=False)
     if not isinstance(body, dict) or set(body) != {"value"}:
         raise UserError("The body needs a value, and nothing else.")
     return body["value"]

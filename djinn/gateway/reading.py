@@ -11,6 +11,7 @@ import asyncio
 import json
 import weakref
 from concurrent.futures import ThreadPoolExecutor
+from math import isfinite
 from typing import Any
 
 from django.conf import settings
@@ -23,19 +24,24 @@ from djinn.core.serving.protocol import SHARED
 SMALL_BYTES = 32 * 1024
 MOST_VALUES = 100_000
 """Of one body: items, members, and lists and objects together."""
+LONGEST_NUMBER = 400
+"""Digits. A tool's schema may state the largest float that there is; nothing has longer numbers."""
 _readers = ThreadPoolExecutor(max_workers=2, thread_name_prefix="read")
 _turns: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
 """One body of a container is read at a time."""
 
 
-async def json_of(request: HttpRequest, *, most_bytes: int | None = None) -> Any:
-    """The body as JSON. Raises `UserError` when it is none, `RequestDataTooBig` when it is larger than it may be."""
+async def json_of(request: HttpRequest, *, most_bytes: int | None = None, is_strict: bool = True) -> Any:
+    """The body as JSON. Raises `UserError` when it is none, `RequestDataTooBig` when it is larger than it may be.
+
+    Unless `is_strict`, NaN and the infinities are numbers, for a caller who tells better what is wrong with them.
+    """
     most = most_bytes or settings.DATA_UPLOAD_MAX_MEMORY_SIZE
     if int(request.META.get("CONTENT_LENGTH") or SMALL_BYTES + 1) <= SMALL_BYTES:
-        return _read(request, most)
+        return _read(request, most, is_strict)
     turn = _turns.setdefault(peer_of(request), asyncio.Lock())
     async with turn:
-        return await asyncio.get_running_loop().run_in_executor(_readers, _read, request, most)
+        return await asyncio.get_running_loop().run_in_executor(_readers, _read, request, most, is_strict)
 
 
 def peer_of(request: HttpRequest) -> str:
@@ -44,14 +50,16 @@ def peer_of(request: HttpRequest) -> str:
     return name
 
 
-def _read(request: HttpRequest, most_bytes: int) -> Any:
+def _read(request: HttpRequest, most_bytes: int, is_strict: bool) -> Any:
     if len(request.body) > most_bytes:
         raise RequestDataTooBig
     try:
         text = request.body.decode()
         if len(text) > SMALL_BYTES:
             _check_values(text)
-        return json.loads(text)
+        if not is_strict:
+            return json.loads(text)
+        return json.loads(text, parse_int=_whole, parse_float=_number, parse_constant=_no_number)
     except (ValueError, RecursionError) as exc:
         raise UserError(f"The body is not JSON: {exc}") from exc
 
@@ -68,3 +76,20 @@ def _check_values(text: str) -> None:
         if sum(outside.count(mark) for mark in ",[{") <= MOST_VALUES:
             return
     raise UserError(f"The body holds more than {MOST_VALUES} values.")
+
+
+def _whole(text: str) -> int:
+    if len(text) > LONGEST_NUMBER:
+        raise ValueError(f"a number of {len(text)} digits")
+    return int(text)
+
+
+def _number(text: str) -> float:
+    value = float(text)
+    if len(text) > LONGEST_NUMBER or not isfinite(value):
+        raise ValueError(f"{text[:40]} is no number that can be used")
+    return value
+
+
+def _no_number(text: str) -> float:
+    raise ValueError(f"{text} is no JSON")

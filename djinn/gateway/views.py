@@ -16,9 +16,12 @@ from djinn.core.errors import UserError
 from djinn.executions.models import Execution
 from djinn.gateway.calls import context_of, metered, whole_answer
 from djinn.gateway.door import execution_of, refusal
+from djinn.gateway.failures import error_of, provider_refusal
 from djinn.gateway.reading import json_of
-from djinn.providers.base import Body, ProviderError
+from djinn.gateway.requests import chat_request
+from djinn.providers.base import Body, ProviderError, refused
 from djinn.providers.catalogue import find_provider, parse_model
+from djinn.providers.faults import Fault
 
 log = structlog.get_logger(__name__)
 
@@ -54,7 +57,7 @@ async def chat_completions(request: HttpRequest) -> HttpResponseBase:
     if execution is None:
         return refusal(401, "This token opens nothing.", kind=REFUSED)
     try:
-        body = await _body(request)
+        body = chat_request(await json_of(request))
     except RequestDataTooBig:
         return refusal(413, "The request is too large.", kind="invalid_request_error")
     except UserError as exc:
@@ -70,13 +73,13 @@ async def _answer(execution: Execution, body: Body) -> HttpResponseBase:
         name = parse_model(execution.model)
         chunks = metered(find_provider(name.provider), name, body, context_of(execution))
         if not is_streamed:
-            return JsonResponse(_whole([chunk async for chunk in chunks]))
+            return JsonResponse(whole_answer([chunk async for chunk in chunks]))
         first = await anext(chunks, None)
     except ProviderError as exc:
-        log.warning("provider_refused", execution=execution.pk, status=exc.status, error=str(exc))
-        return refusal(exc.status, str(exc), kind="provider_error", retry_after_seconds=exc.retry_after_seconds)
+        log.warning("provider_refused", execution=execution.pk, fault=exc.fault, status=exc.status, error=str(exc))
+        return provider_refusal(exc)
     except UserError as exc:
-        return refusal(400, exc.message, kind="provider_error")
+        return provider_refusal(refused(exc.message, fault=Fault.NO_KEY))
     return StreamingHttpResponse(_events(first, chunks), content_type="text/event-stream")
 
 
@@ -89,8 +92,8 @@ async def _events(first: Body | None, chunks: Any) -> AsyncIterator[bytes]:
             async for chunk in chunks:
                 yield _event(chunk)
         except ProviderError as exc:
-            log.warning("provider_broke_off", error=str(exc))
-            yield _event({"error": {"message": str(exc), "type": "provider_error", "code": exc.status}})
+            log.warning("provider_broke_off", fault=exc.fault, error=str(exc))
+            yield _event({"error": error_of(exc)})
             return
         yield b"data: [DONE]\n\n"
 
@@ -98,23 +101,3 @@ async def _events(first: Body | None, chunks: Any) -> AsyncIterator[bytes]:
 def _event(value: Body) -> bytes:
     """ASCII with escapes: a character that the provider cut in two, half in each of two chunks, survives the way."""
     return b"data: " + json.dumps(value, separators=(",", ":")).encode() + b"\n\n"
-
-
-def _whole(chunks: list[Body]) -> Body:
-    try:
-        return whole_answer(chunks)
-    except (AttributeError, TypeError) as exc:
-        raise ProviderError("the provider's chunks do not make an answer", permanent=False) from exc
-
-
-async def _body(request: HttpRequest) -> Body:
-    body: Any = await json_of(request)
-    if (
-        not isinstance(body, dict)
-        or not isinstance(body.get("model"), str)
-        or not isinstance(body.get("messages"), list)
-    ):
-        raise UserError("The body needs a model and messages.")
-    if not all(isinstance(message, dict) for message in body["messages"]):
-        raise UserError("Each message must be an object.")
-    return body

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from djinn.pipelines.history import Finish, History, Past, Start, Status, named, tries_of
+from djinn.pipelines.results import UNMATCHED
 from djinn.pipelines.schema import Step
 
 INFRASTRUCTURE = frozenset({"lost", "runner"})
@@ -27,12 +28,12 @@ def after_failure(step: Step, last: Past, history: History, *, lane: str) -> Sta
     if last.reason in INFRASTRUCTURE:
         if losses < MAX_LOSSES:
             return _again(last, 0.0, f"again after {last.reason}", lane)
-        message = f"step {name} lost its container {losses} times ({last.reason}); the step itself did not fail"
+        message = f"step {name} lost its container {losses} times"
         return Finish("failed", "lost", message, last.step, last.item)
     if charged <= step.retries.max and _is_retryable(step, last.reason):
         return _again(last, _delay(step, charged), f"retry after {last.reason}", lane)
-    tried = "once" if charged == 1 else f"{charged} times"
-    message = f"step {name} failed {tried}, at last with: {last.reason}"
+    tried = "" if charged == 1 else f" after {charged} attempts"
+    message = f"step {name} failed{tried}"
     return Finish("failed", last.reason, message, last.step, last.item)
 
 
@@ -53,7 +54,9 @@ def _again(last: Past, delay_seconds: float, because: str, lane: str) -> Start:
 
 
 def _is_retryable(step: Step, reason: str) -> bool:
-    return reason not in NOT_RETRYABLE and (not step.retries.on or reason in step.retries.on)
+    if reason in NOT_RETRYABLE or (reason == UNMATCHED and step.kind == "uses"):
+        return False  # a whole pipeline is not run again for a word
+    return not step.retries.on or reason in step.retries.on
 
 
 def _delay(step: Step, charged: int) -> float:

@@ -24,12 +24,12 @@ from djinn.pipelines.history import (
     Tell,
     named,
 )
-from djinn.pipelines.routed import folded, next_routed, not_reached
+from djinn.pipelines.routed import next_routed, not_reached
 from djinn.pipelines.schema import JSON, Pipeline
 
 __all__ = [
     "Blocked", "Blocker", "Decision", "Finish", "History", "Past", "Refuse", "Skip", "Start", "Status", "Tell",
-    "final_bases", "folded", "next_steps",
+    "final_bases", "next_steps",
 ]  # fmt: skip
 
 

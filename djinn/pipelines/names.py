@@ -45,11 +45,13 @@ def flat_outputs(history: History) -> Names:
 
 
 def step_outputs(step: Step, history: History) -> Names:
-    """What a step of a graph gave: its outputs, or for several items the list of each one's, in item order."""
+    """What a step of a graph gave: its outputs, or for several items the list of each one's, in item order.
+
+    What its last try gave before it failed counts too: a condition asks how it ended, and why.
+    """
     rows = [past for past in history if past.step == step.id]
     if not step.has_items:
-        given = [past.outputs for past in rows if past.status is Status.SUCCEEDED]
-        return dict(given[-1]) if given else {}
+        return dict(rows[-1].outputs) if rows else {}
     latest = {past.item: past for past in rows if past.item}
     ordered = [latest[item] for item in sorted(latest, key=int)]
     keys = dict.fromkeys([*step.outputs, *(key for past in ordered for key in past.outputs)])
@@ -99,7 +101,7 @@ def _item_names(pipeline: Pipeline, history: History, step: Step, at: Past | Non
     if at.item:
         index = int(at.item.rpartition(".")[2])
         return {**_current(at), "completed_items": _completed(pipeline, history, at.item, before=index)}
-    items = [past.item for past in history if past.item.isdigit()]
+    items = [past.item for past in history if past.item.isdigit() and past.status is not Status.SKIPPED]
     return {"completed_items": _completed(pipeline, history, items[-1])} if items else {}
 
 

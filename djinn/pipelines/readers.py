@@ -23,7 +23,7 @@ ALIASES: dict[str, tuple[str, ...]] = {
 MAX_ITEMS = 200
 MAX_GLOB = 256
 RETRYABLE_REASONS = frozenset(
-    ["error", "timeout", "out_of_memory", "output_limit", "disk", "turns", "model", "invalid_output"]
+    ["error", "timeout", "out_of_memory", "output_limit", "disk", "turns", "model", "invalid_output", "unmatched"]
 )
 """The failures of a step that are charged to it and that another try may mend."""
 

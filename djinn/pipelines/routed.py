@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 
 from djinn.pipelines.attempts import after_failure, asked_again
+from djinn.pipelines.frames import Frames, Undone
 from djinn.pipelines.history import (
     Blocked,
     Blocker,
@@ -22,14 +22,12 @@ from djinn.pipelines.history import (
     tries_of,
     visits_of,
 )
-from djinn.pipelines.items import NoItems, items_of
-from djinn.pipelines.loops import bodies, entry_of, loop_of, targets
-from djinn.pipelines.names import flat_outputs
+from djinn.pipelines.items import NoItems
+from djinn.pipelines.loops import after_loop, targets
+from djinn.pipelines.results import UNMATCHED, action_of, unmatched
 from djinn.pipelines.schema import JSON, Pipeline, Route, Step
 
 LONGEST_PATH = 90
-DECISION = "DECISION"
-"""The output of an approval that names none."""
 
 
 def next_routed(pipeline: Pipeline, history: History, inputs: Mapping[str, JSON]) -> tuple[Decision, ...]:
@@ -51,12 +49,6 @@ def not_reached(pipeline: Pipeline, history: History) -> Iterator[Blocked]:
                 yield Blocked(target, f"follows {before}{condition}", blockers=(Blocker("step", text, before),))
 
 
-def folded(value: JSON) -> str:
-    """The text by which outputs and `onResult` keys are compared: trimmed, any case, JSON for what is not text."""
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    return text.strip().casefold()
-
-
 class _Walk:
     """One decision: where the token is, and where it goes."""
 
@@ -64,11 +56,14 @@ class _Walk:
         self.pipeline = pipeline
         self.history = history
         self.inputs = inputs
-        self.bodies = bodies(pipeline)
+        self.frames = Frames(pipeline, history, inputs)
 
     def decide(self) -> tuple[Decision, ...]:
         if not self.history:
             return (self._enter(self.pipeline.first_step, "", None, "first step", ()),)
+        left = self._left_on_purpose()
+        if left is not None:
+            return self._after_leaving(left)
         last = self.history[-1]
         step = self.pipeline.step(last.step)
         if last.status is Status.FAILED:
@@ -78,8 +73,11 @@ class _Walk:
         return self._after_success(step, last)
 
     def _after_success(self, step: Step, last: Past) -> tuple[Decision, ...]:
-        key, route = matched(step, last)
-        told = self._told(route)
+        path, route = action_of(step, last)
+        key, told = "".join(path[-1:]), self._told(route)
+        problem = unmatched(step, last.outputs) if last.status is Status.SUCCEEDED else ""
+        if problem:  # settled before results had to match
+            return (Finish("failed", UNMATCHED, f"step {named(step.id, last.item)}: {problem}", step.id, last.item),)
         if route is not None and route.retry:
             times = sum(self._asks_again(step, past) for past in self._tries(last))
             return (*told, asked_again(last, key, most=route.max_retries, times=times, lane=""))
@@ -87,12 +85,14 @@ class _Walk:
             return (*told, self._after_item(step, last))
         if route is not None and route.continue_loop:
             return (*told, self._next_item(last, f"continueLoop of {step.id} ({key})"))
+        if route is not None and route.breaks:
+            return (*told, *self._leave(step, last, key, route))
         if route is not None and route.goto is not None:
             return (*told, self._go(route.goto, last, f"goto from {step.id} ({key})"))
         return (*told, self._after_any_result(step, last))
 
     def _after_any_result(self, step: Step, last: Past) -> Decision:
-        loop = self._loop_around(last)
+        loop = self.frames.loop_of(last.item)
         if step.on_complete is not None and loop is not None and step.on_complete == loop.id:
             return self._next_item(last, f"onComplete of {step.id}")
         if step.on_complete is not None:
@@ -117,13 +117,13 @@ class _Walk:
         return self._next_item(last, f"next item of {step.id}")
 
     def _next_item(self, last: Past, because: str) -> Decision:
-        loop = self._loop_around(last)
+        loop = self.frames.loop_of(last.item)
         if loop is None:
             message = f"step {last.step} continues a loop, but it was not reached inside of one"
             return Finish("failed", "error", message)
         frame, _, index = last.item.rpartition(".")
         try:
-            items = items_of(loop, self._names_at_entry(loop, frame))
+            items = self.frames.items(loop, frame)
         except NoItems as exc:
             return Finish("failed", "input", str(exc))
         following = int(index) + 1
@@ -134,10 +134,10 @@ class _Walk:
 
     def _after_loop(self, loop: Step, last: Past, frame: str) -> Decision:
         assert loop.loop is not None
-        outside = Past(loop.id, last.visit, last.attempt, last.status, item=frame, item_value=self._value_of(frame),
-                       bases=_bases(last, self))  # fmt: skip
-        target = loop.loop.on_all_complete or loop.on_complete
-        around = self._loop_of(frame) if frame else None
+        value, bases = self.frames.value_of(frame), _bases(last, self)
+        outside = Past(loop.id, last.visit, last.attempt, last.status, item=frame, item_value=value, bases=bases)
+        target = after_loop(loop)
+        around = self.frames.loop_of(frame) if frame else None
         if target is not None and around is not None and target == around.id:
             return self._next_item(outside, f"the end of the loop {loop.id}")
         if target is not None:
@@ -150,20 +150,18 @@ class _Walk:
             return self._go(following.id, outside, f"next after {loop.id}", bases=outside.bases)
         return Finish("succeeded", "", "")
 
-    def _go(self, target_id: str, last: Past, because: str, *, bases: tuple[int, ...] | None = None) -> Decision:
-        """To a step by a route: inside of the item's steps it stays at the item, outside it leaves the loops around."""
+    def _go(self, target_id: str, last: Past, because: str, *, bases: tuple[int, ...] | None = None,
+            leaves: bool = False) -> Decision:  # fmt: skip
+        """To a step by a route: inside of the item's steps it stays at the item. Only with `leaves` may it come to a
+        step outside of a loop that has other items to do."""
         target = self.pipeline.step(target_id)
         bases = _bases(last, self) if bases is None else bases
-        around = list(_frames(last.item))
-        for item in around:
-            loop = self._loop_of(item)
-            if loop is not None and target.id == loop.id:
-                return self._visit(target, item, self._value_of(item), because, bases)
-        for item in around:
-            loop = self._loop_of(item)
-            if loop is not None and target.id in self.bodies.get(loop.id, ()):
-                return self._enter(target, item, self._value_of(item), because, bases)
-        return self._enter(target, "", None, because, bases)
+        undone = () if leaves else self.frames.undone(last, target.id)
+        if undone:
+            return self._lost(last, target.id, undone)
+        item = self.frames.of_target(last.item, target.id)
+        begin = self._visit if target == self.frames.loop_of(item) else self._enter
+        return begin(target, item, self.frames.value_of(item), because, bases)
 
     def _enter(self, target: Step, item: str, value: JSON, because: str, bases: tuple[int, ...]) -> Decision:
         """To a step, and when it is a loop, to its first item."""
@@ -171,7 +169,7 @@ class _Walk:
             return self._visit(target, item, value, because, bases)
         visit = visits_of(self.history, target.id, item) + 1
         try:
-            items = items_of(target, self._names_of(self.history, item, value))
+            items = self.frames.items_now(target, item)
             if len(item) > LONGEST_PATH:
                 raise NoItems(f"the loops around {target.id} are nested too deeply")
         except NoItems as exc:
@@ -192,24 +190,51 @@ class _Walk:
             return Finish("failed", "visits", message)
         return Start(step.id, visits + 1, 1, 0.0, because, item=item, item_value=value, bases=bases)
 
-    # --- Loops --------------------------------------------------------------------------------------------------------
-    def _loop_around(self, last: Past) -> Step | None:
-        return self._loop_of(last.item) if last.item else None
+    # --- Leaving a loop -----------------------------------------------------------------------------------------------
+    def _leave(self, step: Step, last: Past, key: str, route: Route) -> tuple[Decision, ...]:
+        """Out of the loop by an action that says so. The items that are not done are passed by, each as a skip."""
+        if self.frames.loop_of(last.item) is None:
+            message = f"step {last.step} breaks a loop, but it was not reached inside of one"
+            return (Finish("failed", "error", message),)
+        because = f"not done: {named(step.id, last.item)} left the loop ({key})"
+        skips = tuple(
+            Skip(loop.id, visits_of(self.history, loop.id, item) + 1, because, item, value, _bases(last, self))
+            for loop, item, value in self.frames.undone(last, route.goto)
+        )
+        return skips or (self._go_on_outside(step, last, key, route),)
 
-    def _loop_of(self, item: str) -> Step | None:
-        return loop_of(self.pipeline, self.history, item)
+    def _left_on_purpose(self) -> Past | None:
+        """The step run that has left a loop, when all that came after it are the items which are not done."""
+        count = next((n for n, past in enumerate(reversed(self.history)) if past.status is not Status.SKIPPED), 0)
+        if not 0 < count < len(self.history):
+            return None
+        last = self.history[-1 - count]
+        _, route = action_of(self.pipeline.step(last.step), last)
+        if route is None or not route.breaks:
+            return None
+        undone = [(loop.id, item) for loop, item, _ in self.frames.undone(last, route.goto)]
+        return last if [(past.step, past.item) for past in self.history[-count:]] == undone else None
 
-    def _names_at_entry(self, loop: Step, frame: str) -> dict[str, JSON]:
-        """The names as they were when the token came to the loop: the list of its items stays what it was then."""
-        entry = entry_of(self.history, loop, frame, self.bodies.get(loop.id, frozenset()))
-        return self._names_of(self.history[:entry], frame, self._value_of(frame))
+    def _after_leaving(self, last: Past) -> tuple[Decision, ...]:
+        step = self.pipeline.step(last.step)
+        path, route = action_of(step, last)
+        assert route is not None
+        return (self._go_on_outside(step, last, path[-1], route),)
 
-    def _names_of(self, history: History, item: str, value: JSON) -> dict[str, JSON]:
-        names = {**self.inputs, **flat_outputs(history), "inputs": dict(self.inputs)}
-        return {**names, "current_item": value} if item else names
+    def _go_on_outside(self, step: Step, last: Past, key: str, route: Route) -> Decision:
+        if route.goto is not None:
+            return self._go(route.goto, last, f"goto from {step.id} ({key})", leaves=True)
+        loop = self.frames.loop_of(last.item)
+        assert loop is not None
+        return self._after_loop(loop, last, last.item.rpartition(".")[0])
 
-    def _value_of(self, item: str) -> JSON:
-        return next((past.item_value for past in reversed(self.history) if item and past.item == item), None)
+    def _lost(self, last: Past, target: str, undone: tuple[Undone, ...]) -> Finish:
+        loops = " and ".join(dict.fromkeys(loop.id for loop, _, _ in undone))
+        message = (
+            f"step {named(last.step, last.item)} leads out of the loop of {loops} to {target} while"
+            f" {len(undone)} more items are not done; an action that means to leave says 'break: true'"
+        )
+        return Finish("failed", "error", message)
 
     # --- Results ------------------------------------------------------------------------------------------------------
     def _told(self, route: Route | None) -> tuple[Tell, ...]:
@@ -221,21 +246,8 @@ class _Walk:
         return tries_of(self.history, last.step, last.item, last.visit)
 
     def _asks_again(self, step: Step, past: Past) -> bool:
-        route = matched(step, past)[1]
+        route = action_of(step, past)[1]
         return route is not None and route.retry
-
-
-def matched(step: Step, past: Past) -> tuple[str, Route | None]:
-    """The key and route of the first declared output whose whole value is a key of `onResult`; for an approval, of its
-    decision. Empty and None when there is none."""
-    if past.status is not Status.SUCCEEDED:
-        return "", None
-    keys = {folded(key): key for key in step.on_result}
-    for name in step.outputs or ((DECISION,) if step.kind == "approve" else ()):
-        key = keys.get(folded(past.outputs[name])) if name in past.outputs else None
-        if key is not None:
-            return key, step.on_result[key]
-    return "", None
 
 
 def _bases(last: Past, walk: _Walk) -> tuple[int, ...]:
@@ -243,10 +255,3 @@ def _bases(last: Past, walk: _Walk) -> tuple[int, ...]:
     numbers = [number for number, past in enumerate(walk.history, 1) if past is last]
     has_files = last.status is Status.SUCCEEDED and walk.pipeline.step(last.step).kind != "approve"
     return (numbers[0],) if has_files and numbers else last.bases
-
-
-def _frames(item: str) -> Iterator[str]:
-    """The item and those around it, the innermost first."""
-    while item:
-        yield item
-        item = item.rpartition(".")[0]

@@ -40,7 +40,7 @@ class Resources:
     memory_mb: int = 1024
     pids: int = 256
     disk_mb: int | None = None
-    """How large the workspace may grow; None is as large as the host allows."""
+    """What its workspace and directory may take together; None is the installation's limit."""
 
 
 @dataclass(frozen=True)
@@ -54,16 +54,22 @@ class Notify:
 
 @dataclass(frozen=True)
 class Route:
-    """What follows a matched `onResult` key: at most one of `goto`, `retry`, `continue_loop`, and perhaps a notice.
-
-    With `notify` alone the step routes on as if no key had matched.
+    """What follows a result: at most one of `goto`, `retry`, `continue_loop` and `breaks`, or `goto` out of a loop
+    together with `breaks`; and perhaps a notice. Without any of them the step goes on by its `onComplete`.
     """
 
     goto: str | None = None
     retry: bool = False
     max_retries: int = 1
     continue_loop: bool = False
+    breaks: bool = False
+    """Leaves the loop, whose other items are not done: to `goto`, else to what follows the loop."""
     notify: Notify | None = None
+
+    @property
+    def leads_on(self) -> bool:
+        """Whether it says where the token goes."""
+        return self.goto is not None or self.retry or self.continue_loop or self.breaks
 
 
 @dataclass(frozen=True)
@@ -116,6 +122,8 @@ class Step:
     outputs: tuple[str, ...] = ()
     on_complete: str | None = None
     on_result: Mapping[str, Route] = field(default_factory=dict)
+    otherwise: Route | None = None
+    """What follows a result that is no key of `on_result`."""
     retries: Retries = Retries()
     timeout_seconds: int = 3600
     max_visits: int = 10
@@ -151,6 +159,21 @@ class Step:
     def is_routed(self) -> bool:
         """Whether the step says itself what follows it."""
         return self.on_complete is not None or bool(self.on_result) or self.loop is not None
+
+    @property
+    def actions(self) -> tuple[tuple[tuple[str, ...], Route], ...]:
+        """What follows its results, each with the path of its key in the file."""
+        found = [(("onResult", key), route) for key, route in self.on_result.items()]
+        return (*found, *([(("else",), self.otherwise)] if self.otherwise is not None else []))
+
+    @property
+    def must_match(self) -> bool:
+        """Whether its result has to be a key of `on_result`, since nothing says what follows any other.
+
+        A loop follows its own step in any case, and a decision is never a word that nobody has thought of.
+        """
+        is_closed = self.otherwise is None and self.on_complete is None
+        return bool(self.on_result) and is_closed and self.loop is None and self.kind != "approve"
 
     @property
     def is_graph(self) -> bool:

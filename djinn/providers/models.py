@@ -24,6 +24,8 @@ class ModelCall(models.Model):
     agent = models.CharField(max_length=100, blank=True)
     status = models.CharField(max_length=10, choices=Status.choices, default=Status.OPEN)
     error = models.TextField(blank=True)
+    fault = models.CharField(max_length=20, blank=True, db_default="")
+    """What kind of failure it was, one of `providers.faults.Fault`."""
     input_tokens = models.PositiveIntegerField(null=True)
     output_tokens = models.PositiveIntegerField(null=True)
     cached_tokens = models.PositiveIntegerField(null=True)

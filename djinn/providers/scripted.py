@@ -26,7 +26,9 @@ from typing import Any
 
 import yaml
 
-from djinn.providers.base import Body, CallContext, ProviderRefused
+from djinn.core.errors import UserError
+from djinn.providers.base import Body, CallContext, refused
+from djinn.providers.faults import Fault
 
 PIECE = re.compile(r"\S+\s*|\s+")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
@@ -62,25 +64,29 @@ class ScriptedProvider:
     def _turn(self, model: str, body: Body, context: CallContext) -> dict[str, Any]:
         visits = self._script(model).get("steps", {}).get(context.step)
         if not visits:
-            raise ProviderRefused(
-                f"script {model!r} has no turns for step {context.step!r}", permanent=True, status=400
-            )
+            raise refused(f"script {model!r} has no turns for step {context.step!r}")
         turns = visits[min(context.visit, len(visits)) - 1]
         number = _spoken(body)
         if number >= len(turns):
-            raise ProviderRefused(
-                f"script {model!r} has {len(turns)} turns for this visit of {context.step}", permanent=True, status=400
-            )
+            raise refused(f"script {model!r} has {len(turns)} turns for this visit of {context.step}")
         turn: dict[str, Any] = turns[number]
         return turn
 
+    def check(self, model: str) -> None:
+        """Raise `UserError` unless there is a script of that name."""
+        if not self._exists(model):
+            raise UserError(f"There is no script {model!r}: {self._directory / model}.yaml is not a file.")
+
+    def _exists(self, model: str) -> bool:
+        return bool(NAME.fullmatch(model)) and (self._directory / f"{model}.yaml").is_file()
+
     def _script(self, model: str) -> dict[str, Any]:
-        path = self._directory / f"{model}.yaml"
-        if not NAME.fullmatch(model) or not path.is_file():
-            raise ProviderRefused(f"there is no script {model!r}", permanent=True, status=404)
-        script = yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.CSafeLoader)
+        if not self._exists(model):
+            raise refused(f"there is no script {model!r}", fault=Fault.UNKNOWN_MODEL, status=404)
+        text = (self._directory / f"{model}.yaml").read_text(encoding="utf-8")
+        script = yaml.load(text, Loader=yaml.CSafeLoader)
         if not isinstance(script, dict) or not isinstance(script.get("steps"), dict):
-            raise ProviderRefused(f"script {model!r} is not a mapping with steps", permanent=True, status=400)
+            raise refused(f"script {model!r} is not a mapping with steps")
         return script
 
 

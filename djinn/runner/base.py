@@ -12,6 +12,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Literal, Protocol
 
+from djinn.runner.processes import Identity
+
 Network = Literal["none", "bridge"]
 
 
@@ -58,7 +60,11 @@ class Phase(StrEnum):
 
 @dataclass(frozen=True)
 class ContainerState:
-    """What `inspect` saw. `exit_code` is set when EXITED, though it may be 255 after the engine itself died."""
+    """What `inspect` saw. `exit_code` is set when EXITED, though it may be 255 after the engine itself died.
+
+    `out_of_memory` tells that the kernel has killed a process of it for want of memory. Of one that has exited the
+    engine tells that late, and not always.
+    """
 
     phase: Phase
     exit_code: int | None = None
@@ -124,11 +130,17 @@ class Runner(Protocol):
         """Create the container unless it exists, start it unless it was started.
 
         Raises `RunnerUnavailable`, `ImageMissing`, `SpecificationRefused`, or `StartRefused` when the engine cannot
-        start a container that it holds and the guard in the execution's directory shows that it never began.
+        start a container that it holds as created: whether it ever ran, only its journal can tell.
         """
 
     def inspect(self, execution: str) -> ContainerState:
         """Where the container is now; raises `RunnerUnavailable`."""
+
+    def process(self, execution: str) -> Identity | None:
+        """The process that all others of the execution descend from, when it runs and this host's /proc shows it.
+
+        Raises `RunnerUnavailable`.
+        """
 
     def stop(self, execution: str, grace_seconds: float) -> None:
         """SIGTERM, then SIGKILL after the grace; a container that is gone or never was is no error."""

@@ -33,11 +33,12 @@ from djinn.runner.base import (
     StartRefused,
 )
 from djinn.runner.docker_options import API_VERSION, EXECUTION_LABEL, INSTALLATION_LABEL, container_options
+from djinn.runner.memory import oom_kills
+from djinn.runner.processes import Identity, control_group, identity_of
 from runtime_image.djinn_runtime.protocol import (
     CONTAINER_EXECUTION,
     CONTAINER_GATEWAY,
     CONTAINER_WORKSPACE,
-    GUARD_NAME,
 )
 
 DEFAULT_URL = "unix:///var/run/docker.sock"
@@ -126,19 +127,29 @@ class DockerRunner:
                 raise RunnerUnavailable(f"the container of {spec.execution} vanished before its start") from exc
             except _StartFailed as exc:
                 failure = exc
-        if (spec.execution_directory / GUARD_NAME).exists():
-            return
-        raise StartRefused(f"{START_TRIES} starts failed, it never began: {failure}") from failure
+        raise StartRefused(f"{START_TRIES} starts failed: {failure}") from failure
 
     def inspect(self, execution: str) -> ContainerState:
         try:
             with self._engine(f"inspect {execution}") as engine:
-                state = engine.inspect_container(self._name(execution))["State"]
+                found = engine.inspect_container(self._name(execution))
         except _NotFound:
             return ContainerState(Phase.ABSENT)
+        state = found["State"]
         phase = _PHASES[state["Status"]]
         exit_code = state["ExitCode"] if phase is Phase.EXITED else None
-        return ContainerState(phase, exit_code, out_of_memory=bool(state["OOMKilled"]))
+        is_short = bool(state["OOMKilled"]) or (phase is Phase.RUNNING and oom_kills(state["Pid"], found["Id"]) > 0)
+        return ContainerState(phase, exit_code, out_of_memory=is_short)
+
+    def process(self, execution: str) -> Identity | None:
+        try:
+            with self._engine(f"inspect {execution}") as engine:
+                found = engine.inspect_container(self._name(execution))
+        except _NotFound:
+            return None
+        pid = int(found["State"]["Pid"])
+        # The number is another machine's, or another namespace's, unless the process itself says that it is the one.
+        return identity_of(pid) if pid and found["Id"] in control_group(pid) else None
 
     def stop(self, execution: str, grace_seconds: float) -> None:
         if self._signal(execution, "SIGTERM") and not self._ended(execution, grace_seconds):

@@ -14,6 +14,8 @@ from runtime_image.djinn_runtime.protocol import (
     CONTAINER_GATEWAY,
     CONTAINER_RUNTIME,
     CONTAINER_WORKSPACE,
+    JOURNAL_NAME,
+    SCRATCH_NAME,
 )
 
 INSTALLATION_LABEL = "djinn.installation"
@@ -90,10 +92,16 @@ def _ulimits(limits: Limits) -> list[Ulimit]:
 
 
 def _mounts(spec: ContainerSpec, *, is_baked_in: bool) -> list[Mount]:
-    """The gateway's directory, not its socket, is mounted: a gateway that starts again makes a new socket in it."""
+    """What the container may write: its workspace, and two names in its own directory, of which the rest is the host's.
+
+    The journal is mounted as a file: it can be appended to, but nobody inside can put another one in its place. The
+    gateway's directory, not its socket, is mounted: a gateway that starts again makes a new socket in it.
+    """
+    own = {name: spec.execution_directory / name for name in (JOURNAL_NAME, SCRATCH_NAME)}
     mounts = [
         _bind(CONTAINER_WORKSPACE, spec.workspace, read_only=False),
-        _bind(CONTAINER_EXECUTION, spec.execution_directory, read_only=False),
+        _bind(CONTAINER_EXECUTION, spec.execution_directory, read_only=True),
+        *(_bind(f"{CONTAINER_EXECUTION}/{name}", path, read_only=False) for name, path in own.items()),
         _bind(CONTAINER_GATEWAY, spec.gateway_directory, read_only=True),
     ]
     if not is_baked_in:

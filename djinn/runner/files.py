@@ -67,7 +67,7 @@ def remove_tree(path: Path) -> None:
     except (FileNotFoundError, NotADirectoryError):
         return
     except PermissionError:
-        path.chmod(stat.S_IRWXU)
+        _permit(str(path))
         top = os.open(path, _DIRECTORY)
     try:
         _empty(top)
@@ -104,6 +104,7 @@ def _remove_name(levels: list[_Level]) -> None:
         levels.append(_Level(name, _open_directory(name, here)))
     else:
         moved = str(uuid.uuid4())
+        _permit(name, here)  # a directory changes when it gets another parent
         os.rename(name, moved, src_dir_fd=here, dst_dir_fd=levels[0].directory)
         levels[0].names.append(moved)
 
@@ -129,5 +130,14 @@ def _open_directory(name: str, directory: int) -> int:
     try:
         return os.open(name, _DIRECTORY, dir_fd=directory)
     except PermissionError:
-        os.chmod(name, stat.S_IRWXU, dir_fd=directory)
+        _permit(name, directory)
         return os.open(name, _DIRECTORY, dir_fd=directory)
+
+
+def _permit(name: str, directory: int | None = None) -> None:
+    """Give the owner every right to a directory that may not even be opened; a link in its place is left alone."""
+    found = os.open(name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
+    try:
+        Path(f"/proc/self/fd/{found}").chmod(stat.S_IRWXU)
+    finally:
+        os.close(found)

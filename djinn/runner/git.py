@@ -6,17 +6,19 @@ import os
 import re
 import signal
 import subprocess
-from collections.abc import Collection, Mapping
+import time
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
 from djinn.runner.base import RunnerError
 
 CONFIGURATION = Path(__file__).with_name("gitconfig")
 STRONGEST = ("core.hooksPath=/dev/null", "core.fsmonitor=false", "submodule.recurse=false", "protocol.ext.allow=never")
-TRUST_VARIABLES = ("HOME", "SSH_AUTH_SOCK", "SSL_CERT_FILE", "SSL_CERT_DIR", "GIT_SSL_CAINFO", "CURL_CA_BUNDLE")
+TRUST_VARIABLES = ("SSL_CERT_FILE", "SSL_CERT_DIR", "GIT_SSL_CAINFO", "CURL_CA_BUNDLE")
 PROXY_VARIABLES = ("http_proxy", "https_proxy", "no_proxy", "all_proxy", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY")
-REMOTE_PROTOCOLS = "https:http:ssh:git"
 WORDS_BYTES = 4000
+FULL_SECONDS = 0.25
+"""How often a git that may fill the disk is looked after."""
 
 
 class WorkspaceError(RunnerError):
@@ -42,14 +44,16 @@ def run_git(
     stdin: bytes = b"",
     environment: Mapping[str, str] | None = None,
     accepted: Collection[int] = (0,),
+    is_full: Callable[[], bool] | None = None,
 ) -> bytes:
     """What git wrote to stdout. Git and its children hold a copy of `lock`, so the lock lasts as long as they do.
 
-    Raises `WorkspaceError` when it ends with a code that is not among the `accepted`.
+    Raises `WorkspaceError` when it ends with a code that is not among the `accepted`, or was killed because `is_full`
+    said that it has written too much.
     """
     with start_git(arguments, lock=lock, git_dir=git_dir, tree=tree, environment=environment) as process:
         try:
-            output, words = process.communicate(stdin, timeout=timeout_seconds)
+            output, words = _communicate(process, stdin, timeout_seconds, is_full)
         except subprocess.TimeoutExpired as exc:
             raise WorkspaceError(
                 f"git {arguments[0]} took longer than {timeout_seconds} s", permanent=False, reason="timeout"
@@ -59,6 +63,31 @@ def run_git(
     if process.returncode not in accepted:
         raise failure(arguments[0], words)
     return output
+
+
+def _communicate(
+    process: subprocess.Popen[bytes], stdin: bytes, seconds: float, is_full: Callable[[], bool] | None
+) -> tuple[bytes, bytes]:
+    """What it wrote to stdout and stderr. Raises `TimeoutExpired`, or `WorkspaceError` when the disk is full."""
+    give_up = time.monotonic() + seconds
+    while True:
+        left = give_up - time.monotonic()
+        try:
+            return process.communicate(stdin, timeout=left if is_full is None else min(left, FULL_SECONDS))
+        except subprocess.TimeoutExpired:
+            if is_full is not None and is_full():
+                raise WorkspaceError("it takes too much of the disk", permanent=True, reason="disk") from None
+            if time.monotonic() >= give_up:
+                raise
+
+
+def git_version(*, lock: int) -> tuple[int, int]:
+    """Of the git that this machine has."""
+    words = run_git(["version"], lock=lock, timeout_seconds=60).decode()
+    found = re.search(r"(\d+)\.(\d+)", words)
+    if found is None:
+        raise WorkspaceError(f"git does not tell its version: {words.strip()!r}", permanent=True, reason="error")
+    return int(found[1]), int(found[2])
 
 
 def start_git(
@@ -92,12 +121,6 @@ def end_group(process: subprocess.Popen[bytes]) -> None:
     if process.poll() is None:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-
-
-def remote_environment(protocols: str) -> dict[str, str]:
-    """What a clone needs on top: the way to the network and to the operator's SSH agent; nobody is ever asked."""
-    inherited = {name: value for name, value in os.environ.items() if name in TRUST_VARIABLES + PROXY_VARIABLES}
-    return inherited | {"GIT_ALLOW_PROTOCOL": protocols, "GIT_SSH_COMMAND": "ssh -oBatchMode=yes"}
 
 
 def failure(verb: str, words: bytes) -> WorkspaceError:

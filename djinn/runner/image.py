@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import tarfile
 import tempfile
 from collections.abc import Callable, Iterator
@@ -22,6 +23,7 @@ IMAGE_LABEL = "djinn.image"
 BASE_IMAGE = "debian:bookworm-slim"
 BUILD_SECONDS = 1800
 ENGINE_SECONDS = 30
+DEFAULT_URL = "unix:///var/run/docker.sock"
 
 Log = Callable[[str], None]
 
@@ -102,11 +104,22 @@ def ensure_base(base: str, log: Log) -> None:
         except ImageNotFound:
             log(f"pulling {base}")
         try:
-            engine.images.pull(base)
+            _pull(engine, base, log)
         except APIError as exc:
             log(f"{base} cannot be pulled: {exc.explanation or exc}")
             if not _import_base(engine, base, log):
                 raise ImageMissing(f"{base} is not here and cannot be pulled: {exc.explanation or exc}") from exc
+
+
+def _pull(engine: docker.DockerClient, base: str, log: Log) -> None:
+    """Pull it, and tell of each layer as it comes; raises `APIError`."""
+    for line in engine.api.pull(base, stream=True, decode=True):
+        if "error" in line:
+            raise APIError(str(line["error"]))
+        detail = line.get("progressDetail") or {}
+        if total := detail.get("total"):
+            megabytes = f"{detail.get('current', 0) / 1e6:.0f} of {total / 1e6:.0f} MB"
+            log(f"pulling {base}: layer {line.get('id')}, {megabytes} {str(line.get('status')).lower()}")
 
 
 def _import_base(engine: docker.DockerClient, base: str, log: Log) -> bool:
@@ -180,4 +193,12 @@ def _errors(verb: str) -> Iterator[None]:
     except APIError as exc:
         raise BuildFailed(f"{verb}: {exc.explanation or exc}") from exc
     except (DockerException, requests.RequestException) as exc:
-        raise RunnerUnavailable(f"{verb}: the engine does not answer: {exc}") from exc
+        url = os.environ.get("DOCKER_HOST") or DEFAULT_URL
+        raise RunnerUnavailable(f"{verb}: the engine at {url} does not answer: {_cause(exc)}") from exc
+
+
+def _cause(exc: BaseException) -> BaseException:
+    """What lies at the bottom of an error that several libraries have wrapped, each in its own way."""
+    while inner := next((part for part in exc.args if isinstance(part, BaseException)), None) or exc.__context__:
+        exc = inner
+    return exc

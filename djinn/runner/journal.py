@@ -7,11 +7,11 @@ can go on where another one stopped. What a read gives does not depend on how th
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from djinn.runner import beneath
 from djinn.runner.base import RunnerError
 from runtime_image.djinn_runtime.protocol import (
     MAX_JOURNAL_BYTES,
@@ -49,12 +49,16 @@ class Entry:
 
 @dataclass(frozen=True)
 class Batch:
-    """What one read gave, and where the next one starts."""
+    """What one read gave, and where the next one starts.
+
+    `forged` says what of it the runtime cannot have written, as far as that is certain; empty when there is nothing.
+    """
 
     entries: tuple[Entry, ...]
     offset: int
     count: int
     is_finished: bool = False
+    forged: str = ""
 
 
 def read_journal(
@@ -73,11 +77,13 @@ def read_journal(
     """
     start = Batch(entries=(), offset=offset, count=count, is_finished=is_finished)
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        descriptor = beneath.open_file(path.parent, path.name)
     except FileNotFoundError:
         if offset:
             raise JournalRefused(f"the journal vanished behind byte {offset}") from None
         return start
+    except beneath.NotRegular as exc:
+        raise JournalRefused("the journal is not a regular file") from exc
     except OSError as exc:
         raise JournalRefused(f"the journal cannot be opened: {exc.strerror}") from exc
     try:
@@ -93,8 +99,6 @@ def read_journal(
 
 def _checked_size(descriptor: int, offset: int) -> int:
     status = os.fstat(descriptor)
-    if not stat.S_ISREG(status.st_mode):
-        raise JournalRefused("the journal is not a regular file")
     if status.st_size < offset:
         raise JournalRefused(f"the journal shrank to {status.st_size} bytes, {offset} were read before")
     if status.st_size > MAX_JOURNAL_BYTES + SIZE_TOLERANCE_BYTES:
@@ -124,7 +128,9 @@ def _collect(start: Batch, pieces: Iterator[tuple[bytes, bool]]) -> Batch:
     entries: list[Entry] = []
     batch = start
     for piece, is_whole in pieces:
-        record, why = _judge(piece, is_whole=is_whole, batch=batch)
+        record, why, is_forged = _judge(piece, is_whole=is_whole, batch=batch)
+        if is_forged and not batch.forged:
+            batch = replace(batch, forged=why)
         end = batch.offset + len(piece)
         if record is None:
             entries.append(Entry(batch.offset, end, _garbage(piece, why), is_garbage=True))
@@ -137,18 +143,25 @@ def _collect(start: Batch, pieces: Iterator[tuple[bytes, bool]]) -> Batch:
     return replace(batch, entries=tuple(entries))
 
 
-def _judge(piece: bytes, *, is_whole: bool, batch: Batch) -> tuple[Record | None, str]:
-    if not is_whole:
-        return None, f"part of a line longer than {MAX_RECORD_BYTES} bytes"
+def _judge(piece: bytes, *, is_whole: bool, batch: Batch) -> tuple[Record | None, str, bool]:
+    """The record, or why it is none, and whether somebody else than the runtime must have written it.
+
+    The runtime writes nothing behind `finished` and no number twice, whatever disk and memory do to it. Anything else
+    that is wrong may also be what a full disk or a power cut has left.
+    """
     if batch.is_finished:
-        return None, "written after the record 'finished'"
+        return None, "something was written behind its end", True
+    if not is_whole:
+        return None, f"part of a line longer than {MAX_RECORD_BYTES} bytes", False
     try:
         record = decode_record(piece.removesuffix(b"\n"))
     except ProtocolError as exc:
-        return None, str(exc)
+        return None, str(exc), False
+    if record.n <= batch.count:
+        return None, f"the number {record.n} was used twice", True
     if record.n != batch.count + 1:
-        return None, f"record {record.n} where {batch.count + 1} was due"
-    return record, ""
+        return None, f"record {record.n} where {batch.count + 1} was due", False
+    return record, "", False
 
 
 def _garbage(piece: bytes, why: str) -> Record:

@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from djinn.runner.git import WorkspaceError, run_git
+from djinn.runner.git import WorkspaceError, git_version, run_git
 from djinn.runner.snapshots import GIT_SECONDS, check_snapshot
 
 MOST_SHOWN = 50
@@ -118,9 +118,8 @@ def _conflict(names: set[bytes]) -> WorkspaceError:
 
 def _check_version(lock: int) -> None:
     """Raise a permanent `WorkspaceError` unless git can merge without a tree."""
-    words = run_git(["version"], lock=lock, timeout_seconds=60).decode()
-    found = re.search(r"(\d+)\.(\d+)", words)
-    if found is None or (int(found[1]), int(found[2])) < FIRST_VERSION:
-        needed = ".".join(map(str, FIRST_VERSION))
-        text = f"parallel steps are merged by git {needed} or newer, this is {words.strip()!r}"
+    found = git_version(lock=lock)
+    if found < FIRST_VERSION:
+        needed, this = (".".join(map(str, version)) for version in (FIRST_VERSION, found))
+        text = f"parallel steps are merged by git {needed} or newer, this is {this}"
         raise WorkspaceError(text, permanent=True, reason="error")

@@ -92,6 +92,10 @@ class ProcessRunner:
             return ContainerState(Phase.EXITED, LOST_EXIT_CODE)
         return ContainerState(Phase.CREATED if state.is_dir() else Phase.ABSENT)
 
+    def process(self, execution: str) -> Identity | None:
+        supervisor = _identity(self._state(execution), "supervisor")
+        return supervisor if supervisor is not None and is_alive(supervisor) else None
+
     def stop(self, execution: str, grace_seconds: float) -> None:
         supervisor = _identity(self._state(execution), "supervisor")
         if supervisor is None or not is_alive(supervisor):

@@ -60,6 +60,7 @@ def _spawn(launch: dict[str, Any], lock: int) -> int:
         for number in (signal.SIGPIPE, signal.SIGXFSZ):
             signal.signal(number, signal.SIG_DFL)
         os.close(lock)
+        os.umask(0o022)  # as in a container: what it works on may look at modes
         for name, wanted in launch["limits"].items():
             _limit(RESOURCES[name], wanted)
         os.chdir(launch["directory"])

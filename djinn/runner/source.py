@@ -6,22 +6,26 @@ import os
 import re
 import shutil
 import stat
+import time
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
 
-from djinn.runner.git import REMOTE_PROTOCOLS, WorkspaceError, remote_environment, run_git, scrub
+from djinn.runner.files import remove_tree
+from djinn.runner.git import WorkspaceError, git_version, run_git
+from djinn.runner.remote import public_addresses, read_remote, rejected
 
 CLONE_SECONDS = 900.0
 CHECKOUT_SECONDS = 300.0
-_SCHEMES = ("https", "http", "ssh", "git")
-_SCP = re.compile(r"(?:[A-Za-z0-9_][\w.+-]*@)?[A-Za-z0-9][\w.-]*:(?!:)[^:\s][^\s]*")
+TRIES, PAUSE_SECONDS = 2, 1.0
+PINNING_GIT = (2, 37)
+"""The first version that has `http.curloptResolve`."""
 _BAD_REF = re.compile(r"[\x00-\x20\x7f~^:?*\[\\]|\.\.|@\{|//|^[-/]|[./]$|\.lock$")
 
 
 @dataclass(frozen=True)
 class Source:
-    """A repository (https, ssh or git URL) or an absolute local path that the caller has allowed, and a ref.
+    """A repository (https, http or ssh URL) or an absolute local path that the caller has allowed, and a ref.
 
     A local path may be a repository or a bundle, which is cloned, or a plain directory, which is copied. An empty
     repository means a fresh one; an empty ref means the default branch.
@@ -33,82 +37,107 @@ class Source:
 
 def check_source(source: Source) -> None:
     """Raise a permanent `WorkspaceError` unless the source is one that git may be asked for."""
-    text = source.repository
     if source.ref and _BAD_REF.search(source.ref):
-        raise _rejected(f"not a ref that can be checked out: {source.ref!r}")
-    if not text or _is_local(text):
-        return
-    if re.search(r"[\x00-\x20\x7f]", text) or text.startswith("-") or re.match(r"[\w+.-]*::", text):
-        raise _rejected(f"not a repository: {scrub(text)!r}")
-    if "://" not in text:
-        if not _SCP.fullmatch(text):
-            raise _rejected(f"neither a URL nor an absolute path: {scrub(text)!r}")
-        return
-    try:
-        parts = urlsplit(text)
-        is_host_good = bool(parts.hostname) and not str(parts.hostname).startswith("-")
-    except ValueError as exc:
-        raise _rejected(f"not a URL: {scrub(text)!r}") from exc
-    if parts.scheme not in _SCHEMES or not is_host_good:
-        raise _rejected(f"a repository is fetched by {', '.join(_SCHEMES)} only: {scrub(text)!r}")
+        raise rejected(f"not a ref that can be checked out: {source.ref!r}")
+    if source.repository and not _is_local(source.repository):
+        read_remote(source.repository)
 
 
-def fetch(source: Source, tree: Path, *, lock: int) -> None:
-    """Fill `tree`, which does not exist yet, with the source. It may hold a `.git` of its own then."""
+def fetch(
+    source: Source,
+    tree: Path,
+    *,
+    lock: int,
+    allowed_hosts: Collection[str] = (),
+    is_full: Callable[[], bool] | None = None,
+) -> None:
+    """Fill `tree`, which does not exist yet, with the source. It may hold a `.git` of its own then.
+
+    On the network it is looked for at public addresses, and wherever one of the `allowed_hosts` (`host` or `host:port`)
+    is. It ends when `is_full` says so. Raises `WorkspaceError`, permanent when a second try has failed as well.
+    """
     check_source(source)
     path = Path(source.repository)
     if not source.repository:
         tree.mkdir()
-    elif _is_local(source.repository) and not path.exists():
-        raise _rejected(f"no such path: {path}")
-    elif _is_local(source.repository) and path.is_dir() and not _is_repository(path):
+    elif not _is_local(source.repository):
+        _clone_remote(source, tree, lock=lock, allowed_hosts=allowed_hosts, is_full=is_full)
+    elif not path.exists():
+        raise rejected(f"no such path: {path}")
+    elif path.is_dir() and not _is_repository(path):
         if source.ref:
-            raise _rejected(f"a plain directory has no refs: {source.ref!r}")
+            raise rejected(f"a plain directory has no refs: {source.ref!r}")
         _copy(path, tree)
     else:
-        _clone(source, tree, lock=lock)
+        _clone(source, str(path), tree, lock=lock, environment={"GIT_ALLOW_PROTOCOL": "file"}, is_full=is_full)
 
 
-def _clone(source: Source, tree: Path, *, lock: int) -> None:
-    """Clone, then check the ref out. A secret in the URL reaches neither the command line nor the repository."""
-    url, environment = _without_secret(source.repository)
-    environment |= remote_environment("file" if _is_local(source.repository) else REMOTE_PROTOCOLS)
+def _clone_remote(
+    source: Source, tree: Path, *, lock: int, allowed_hosts: Collection[str], is_full: Callable[[], bool] | None
+) -> None:
+    """Clone over the network, and once more after a failure that may pass."""
+    remote = read_remote(source.repository)
+    for tries_left in reversed(range(TRIES)):
+        try:
+            addresses = () if remote.is_allowed(allowed_hosts) else public_addresses(remote)
+            if addresses and remote.scheme != "ssh":
+                _require_pinning(lock=lock)
+            _clone(source, remote.url, tree, lock=lock, environment=remote.environment(addresses), is_full=is_full)
+            return
+        except WorkspaceError as exc:
+            remove_tree(tree)
+            if exc.permanent:
+                raise
+            if not tries_left:
+                text = f"The repository could not be cloned, tried {TRIES} times: {exc}"
+                raise WorkspaceError(text, permanent=True, reason=exc.reason) from exc
+            time.sleep(PAUSE_SECONDS)
+
+
+def _require_pinning(*, lock: int) -> None:
+    """An older git asks for the name's address a second time, and may be told another one."""
+    major, minor = git_version(lock=lock)
+    if (major, minor) < PINNING_GIT:
+        raise rejected(
+            f"This worker's git {major}.{minor} cannot be bound to an address. Update it to 2.37 or newer, or have an "
+            f"administrator allow the host in DJINN_REPOSITORY_HOSTS."
+        )
+
+
+def _clone(
+    source: Source,
+    url: str,
+    tree: Path,
+    *,
+    lock: int,
+    environment: Mapping[str, str],
+    is_full: Callable[[], bool] | None,
+) -> None:
+    """Clone, then check the ref out."""
     arguments = ["clone", "--quiet", "--no-checkout", "--no-local", "--template=", "--", url, str(tree)]
-    run_git(arguments, lock=lock, timeout_seconds=CLONE_SECONDS, environment=environment)
+    run_git(arguments, lock=lock, timeout_seconds=CLONE_SECONDS, environment=environment, is_full=is_full)
     if source.ref or _has_commits(tree, lock=lock):
-        _check_out(source.ref or "HEAD", tree, lock=lock)
+        _check_out(source.ref or "HEAD", tree, lock=lock, is_full=is_full)
 
 
-def _check_out(ref: str, tree: Path, *, lock: int) -> None:
+def _check_out(ref: str, tree: Path, *, lock: int, is_full: Callable[[], bool] | None) -> None:
     """The configuration beside the tree was written by the clone just now, so there is no driver that could run."""
     try:
-        _git_in(tree, ["checkout", "--quiet", ref, "--"], lock=lock)
+        _git_in(tree, ["checkout", "--quiet", ref, "--"], lock=lock, is_full=is_full)
     except WorkspaceError as exc:
         if exc.reason != "error":
             raise
-        raise _rejected(str(exc)) from exc
+        raise rejected(str(exc)) from exc
 
 
 def _has_commits(tree: Path, *, lock: int) -> bool:
     return bool(_git_in(tree, ["for-each-ref", "--count=1"], lock=lock).strip())
 
 
-def _git_in(tree: Path, arguments: list[str], *, lock: int) -> bytes:
-    return run_git(arguments, lock=lock, timeout_seconds=CHECKOUT_SECONDS, git_dir=tree / ".git", tree=tree)
-
-
-def _without_secret(url: str) -> tuple[str, dict[str, str]]:
-    """The URL to write down, and variables that make git put the user and password back while it talks."""
-    if "://" not in url or "@" not in urlsplit(url).netloc or urlsplit(url).scheme not in ("http", "https"):
-        return url, {}
-    parts = urlsplit(url)
-    host = parts.netloc.rpartition("@")[2]
-    variables = {
-        "GIT_CONFIG_COUNT": "1",
-        "GIT_CONFIG_KEY_0": f"url.{parts.scheme}://{parts.netloc}/.insteadOf",
-        "GIT_CONFIG_VALUE_0": f"{parts.scheme}://{host}/",
-    }
-    return parts._replace(netloc=host).geturl(), variables
+def _git_in(tree: Path, arguments: list[str], *, lock: int, is_full: Callable[[], bool] | None = None) -> bytes:
+    return run_git(
+        arguments, lock=lock, timeout_seconds=CHECKOUT_SECONDS, git_dir=tree / ".git", tree=tree, is_full=is_full
+    )
 
 
 def _copy(source: Path, tree: Path) -> None:
@@ -138,7 +167,3 @@ def _is_local(text: str) -> bool:
 
 def _is_repository(path: Path) -> bool:
     return (path / ".git").exists() or ((path / "HEAD").is_file() and (path / "objects").is_dir())
-
-
-def _rejected(text: str) -> WorkspaceError:
-    return WorkspaceError(text, permanent=True, reason="rejected")

@@ -10,19 +10,23 @@ A brief whose command script is JSON of this shape is played; any other executio
 from __future__ import annotations
 
 import json
+import os
 import re
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from djinn.runner import beneath
 from djinn.runner.base import ContainerSpec, ContainerState, InsidePaths, Phase, SpecificationRefused
 from djinn.runner.files import read_json, remove_tree, write_json
+from djinn.runner.processes import Identity
 from runtime_image.djinn_runtime.protocol import (
     BRIEF_NAME,
     EXIT_ALREADY_STARTED,
     GUARD_NAME,
     JOURNAL_NAME,
+    SCRATCH_NAME,
     Brief,
     ProtocolError,
     Record,
@@ -31,6 +35,7 @@ from runtime_image.djinn_runtime.protocol import (
 )
 
 STOPPED_EXIT_CODE = 143
+MOST_BRIEF_BYTES = 64 * 1024**2
 _EXECUTION = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
 
 
@@ -72,15 +77,15 @@ class StubRunner:
         except FileExistsError:
             return
         try:
-            (spec.execution_directory / GUARD_NAME).mkdir()
-        except FileExistsError:
-            write_json(state / "exit.json", EXIT_ALREADY_STARTED)
-            return
+            is_first = beneath.make_directory(spec.execution_directory, f"{SCRATCH_NAME}/{GUARD_NAME}")
         except OSError as exc:
             raise SpecificationRefused(f"no execution directory: {exc}") from exc
-        script = read_script(spec.execution_directory / BRIEF_NAME)
+        if not is_first:
+            write_json(state / "exit.json", EXIT_ALREADY_STARTED)
+            return
+        script = read_script(spec.execution_directory)
         write_json(state / "running.json", True)
-        _play(script, spec.execution_directory / JOURNAL_NAME)
+        _play(script, spec.execution_directory)
         if not script.is_held:
             write_json(state / "exit.json", script.exit_code)
 
@@ -92,6 +97,9 @@ class StubRunner:
         if (state / "running.json").exists():
             return ContainerState(Phase.RUNNING)
         return ContainerState(Phase.CREATED if state.exists() else Phase.ABSENT)
+
+    def process(self, execution: str) -> Identity | None:
+        return None
 
     def stop(self, execution: str, grace_seconds: float) -> None:
         if self.inspect(execution).phase is Phase.RUNNING:
@@ -110,10 +118,10 @@ class StubRunner:
         return self._root / execution
 
 
-def read_script(path: Path) -> Script:
-    """The script that the brief at `path` asks for; raises `SpecificationRefused` when it is no brief."""
+def read_script(directory: Path) -> Script:
+    """The script that the brief in the execution's directory asks for; raises `SpecificationRefused` without one."""
     try:
-        brief = load_brief(path.read_bytes())
+        brief = load_brief(beneath.read_file(directory, BRIEF_NAME, most_bytes=MOST_BRIEF_BYTES))
     except (OSError, ProtocolError) as exc:
         raise SpecificationRefused(f"no readable brief: {exc}") from exc
     wishes = _wishes(brief)
@@ -137,8 +145,8 @@ def _wishes(brief: Brief) -> dict[str, Any]:
     return wishes if isinstance(wishes, dict) else {}
 
 
-def _play(script: Script, journal: Path) -> None:
+def _play(script: Script, directory: Path) -> None:
     now = time.time_ns() // 1_000_000
     lines = (encode_record(Record(n, now, kind, data)) for n, (kind, data) in enumerate(script.records, start=1))
-    with journal.open("ab") as file:
+    with os.fdopen(beneath.open_file(directory, JOURNAL_NAME, os.O_WRONLY | os.O_APPEND), "ab") as file:
         file.write(b"".join(lines))

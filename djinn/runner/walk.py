@@ -11,9 +11,6 @@ from pathlib import Path
 DEEPEST = 200
 """Directories below the root; each level costs a descriptor. Nothing that people make is that deep."""
 
-INODE_BYTES = 256
-"""What a name costs at least: without it a tree of empty files would count as nothing."""
-
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -60,29 +57,6 @@ def walk(tree: Path, enters: Callable[[Entry], bool] = lambda entry: True) -> It
     finally:
         for descriptor in open_directories:
             os.close(descriptor)
-
-
-def tree_bytes(tree: Path, limit_bytes: int) -> int:
-    """What the tree takes of the disk, holes left out; counting stops soon above the limit.
-
-    A file with several names counts once, and no tree is 0. A tree that is too deep to be counted is above every limit.
-    """
-    if not tree.is_dir():
-        return 0
-    total, seen = 0, set[tuple[int, int]]()
-    try:
-        for entry in walk(tree):
-            total += INODE_BYTES
-            file = (entry.status.st_dev, entry.status.st_ino)
-            if entry.status.st_nlink == 1 or stat.S_ISDIR(entry.status.st_mode) or file not in seen:
-                total += entry.status.st_blocks * 512
-            if entry.status.st_nlink > 1:
-                seen.add(file)
-            if total > limit_bytes:
-                break
-    except TooDeep:
-        return limit_bytes + 1
-    return total
 
 
 def _names(directory: int) -> list[str]:

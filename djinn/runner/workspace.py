@@ -10,12 +10,13 @@ import errno
 import os
 import re
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import cache
 from pathlib import Path
 from typing import cast
 
+from djinn.runner import beneath
 from djinn.runner.diff import Diff, read_diff
 from djinn.runner.files import link_repository, read_json, remove_tree, write_json
 from djinn.runner.git import WorkspaceError, run_git
@@ -23,7 +24,7 @@ from djinn.runner.lock import LOCK_SECONDS, hold_lock
 from djinn.runner.merge import merge_snapshots
 from djinn.runner.snapshots import LAST, Snapshots
 from djinn.runner.source import Source, check_source, fetch
-from djinn.runner.walk import DEEPEST, tree_bytes, walk
+from djinn.runner.walk import DEEPEST, walk
 
 UNFINISHED = "tree.unfinished"
 _FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -77,10 +78,13 @@ class Workspace:
             finally:
                 self._held = None
 
-    def prepare(self, source: Source) -> str:
+    def prepare(
+        self, source: Source, *, allowed_hosts: Collection[str] = (), is_full: Callable[[], bool] | None = None
+    ) -> str:
         """Make the run's first tree, in this lane, unless one was made before; returns the first snapshot.
 
-        Raises `WorkspaceError`.
+        `allowed_hosts` may serve the repository wherever they are, any other host at public addresses only.
+        `is_full` is asked while it grows, and ends it. Raises `WorkspaceError`.
         """
         check_source(source)
         with self.lock() as lock, _disk_errors():
@@ -88,7 +92,7 @@ class Workspace:
                 return cast(str, first)
             self._remove_leftovers()
             self._home.mkdir(parents=True, exist_ok=True)
-            fetch(source, self.tree, lock=lock)
+            fetch(source, self.tree, lock=lock, allowed_hosts=allowed_hosts, is_full=is_full)
             self._snapshots.create(lock)
             snapshot = self._snapshots.take("Start of the run", lock)
             if not (self.tree / ".git").exists():
@@ -174,19 +178,15 @@ class Workspace:
         with self.lock() as lock:
             return read_diff(self._git_dir, before, after, max_bytes=max_bytes, lock=lock)
 
-    def tree_bytes(self, limit_bytes: int) -> int:
-        """What the lane's tree takes of the disk, in bytes; counting stops soon above the limit. Needs no lock."""
-        return tree_bytes(self.tree, limit_bytes)
-
     def remove(self) -> None:
         """Delete everything; absent is no error."""
         if self.root.is_dir():
             with self.lock():
                 remove_tree(self.root)
 
-    def remove_lane(self) -> None:
-        """Delete the lane's tree, not its snapshots; absent is no error. The lane "" lives as long as the workspace."""
-        if not self.lane or not self._home.is_dir():
+    def remove_tree(self) -> None:
+        """Delete the lane's tree with all that no snapshot holds; `restore` makes it anew. Absent is no error."""
+        if not self._home.is_dir():
             return
         with self.lock(), _disk_errors():
             self._stillness.unlink(missing_ok=True)
@@ -194,6 +194,14 @@ class Workspace:
             remove_tree(unfinished)
             if self.tree.exists():
                 self.tree.rename(unfinished)
+            remove_tree(unfinished)
+
+    def remove_lane(self) -> None:
+        """Delete the lane's tree, not its snapshots; absent is no error. The lane "" lives as long as the workspace."""
+        if not self.lane or not self._home.is_dir():
+            return
+        with self.lock(), _disk_errors():
+            self.remove_tree()
             remove_tree(self._home)
 
     def _note_stillness(self, snapshot: str) -> None:
@@ -222,7 +230,7 @@ class Workspace:
         """
         if self._owner is None:
             return
-        os.chown(self.tree, *self._owner)
+        beneath.give_directory(self.tree, self._owner)
         for entry in walk(self.tree, lambda entry: len(entry.path) < DEEPEST):
             is_shared = stat.S_ISREG(entry.status.st_mode) and entry.status.st_nlink > 1
             if not is_shared and (entry.status.st_uid, entry.status.st_gid) != self._owner:

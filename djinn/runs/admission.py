@@ -14,7 +14,7 @@ cancel each other, can wait in a circle; PostgreSQL then ends one of the two, an
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from itertools import takewhile
@@ -136,19 +136,35 @@ def holders(group: str) -> list[int]:
     return [run.pk for run in rows.only("pk", "group", "parent") if not _is_within(run)]
 
 
-def why_not(run: Run) -> list[Obstacle]:
+@dataclass(frozen=True)
+class Line:
+    """A concurrency group as it is: who holds its places, the oldest first, and who waits, the next one first."""
+
+    held: Sequence[int]
+    waiting: Sequence[int]
+
+    @classmethod
+    def of(cls, group: str) -> Line:
+        """The group's rows now."""
+        return cls(holders(group), list(_queue(group).values_list("pk", flat=True)))
+
+
+def why_not(run: Run, line_of: Callable[[str], Line] = Line.of) -> list[Obstacle]:
     """Why a queued run is not admitted; empty when it is about to be, or has been."""
     if run.status != RunStatus.QUEUED:
         return []
     if run.paused_at is not None:
         return [Obstacle("pause", "it is paused: somebody has to resume it")]
-    if not run.group or _is_within(run):
+    if not run.group:
         return []
-    found, held = [], holders(run.group)
+    found, line = [], line_of(run.group)
+    held = line.held
+    if run.pk not in line.waiting and (run.cancel_requested_at is None or _is_within(run)):
+        return []  # it shares the place of the run that has started it
     if len(held) >= run.group_limit:
         text = f"the concurrency group {run.group!r} is full: {_named(held)} of {run.group_limit} allowed"
         found.append(Obstacle("group", text, tuple(held)))
-    before = list(takewhile(lambda pk: pk != run.pk, _queue(run.group).values_list("pk", flat=True)))
+    before = list(takewhile(lambda pk: pk != run.pk, line.waiting))
     if before:
         text = (
             f"in the concurrency group {run.group!r} {_named(before)} {'comes' if len(before) == 1 else 'come'} first"

@@ -12,10 +12,12 @@ from djinn.core.transition import transition
 from djinn.executions.lease import DatabaseClock
 from djinn.executions.services import drop_unclaimed, request_stop
 from djinn.executions.states import FINAL, Reason
-from djinn.pipelines.flow import Blocked, Decision, Finish, Refuse, Skip, Start, Status, Tell, folded, next_steps
+from djinn.pipelines.flow import Blocked, Decision, Finish, Refuse, Skip, Start, Status, Tell, next_steps
+from djinn.pipelines.results import DECISION, takes_rejection
 from djinn.runs import admission, approvals
-from djinn.runs.children import cancel_child, is_paused
+from djinn.runs.children import cancel_child, hear_from_above
 from djinn.runs.dispatch import ring_settle
+from djinn.runs.holds import is_paused
 from djinn.runs.models import StepRun
 from djinn.runs.notes import tell_agent
 from djinn.runs.states import RUN_MOVES, STEP_OPEN, RunStatus, StepStatus
@@ -24,11 +26,12 @@ from djinn.runs.turn import Turn, tags
 log = structlog.get_logger(__name__)
 
 LONGEST_MESSAGE = 4000
-DECISION, COMMENT = "DECISION", "COMMENT"
+COMMENT = "COMMENT"
 
 
 def advance(turn: Turn) -> None:
     """Do what the flow decides now, until it has nothing more to say but what waits for what."""
+    hear_from_above(turn)
     if turn.run.cancel_requested_at is not None:
         _stop_open_steps(turn)
     elif turn.run.status == RunStatus.QUEUED and not admission.admit(turn.run):
@@ -136,8 +139,9 @@ def finish(turn: Turn, end: Finish) -> None:
     """End the run, with its event; rings for whoever waits for it."""
     run = turn.run
     failed = run.step_runs.filter(status=StepStatus.FAILED, step=end.step, item=end.item).order_by("-number")
-    said = failed.values_list("message", flat=True).first() if end.step else ""
-    message = f"{end.message} ({said})" if said else end.message
+    message = end.message
+    if end.step:
+        message += f": {failed.values_list('message', flat=True).first() or end.reason}"
     columns: dict[str, Any] = {"reason": end.reason, "message": message[:LONGEST_MESSAGE]}
     if not transition(run, RunStatus(end.status), moves=RUN_MOVES, ended_at=DatabaseClock(), **columns):
         return
@@ -202,11 +206,11 @@ def _end_approval(turn: Turn, step_run: StepRun, verdict: approvals.Verdict) -> 
     step = turn.step_of(step_run)
     name = step.outputs[0] if step.outputs else DECISION
     outputs = {name: verdict.status, COMMENT: verdict.comment}
-    routes_on = verdict.status == "rejected" and any(folded(key) == "rejected" for key in step.on_result)
+    routes_on = verdict.status == "rejected" and takes_rejection(step)
     who = f" by {', '.join(verdict.by)}" if verdict.by else ""
     told = f"{verdict.status}{who}" + (f": {verdict.comment}" if verdict.comment else "")
     if verdict.status == "approved" or routes_on:
         turn.end_step(step_run, StepStatus.SUCCEEDED, outputs=outputs, summary=told)
         return
     reason = Reason.EXPIRED if verdict.status == "expired" else Reason.REJECTED
-    turn.end_step(step_run, StepStatus.FAILED, reason=reason, message=told[:LONGEST_MESSAGE])
+    turn.end_step(step_run, StepStatus.FAILED, reason=reason, message=told[:LONGEST_MESSAGE], outputs=outputs)

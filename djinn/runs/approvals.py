@@ -170,7 +170,7 @@ def _refuse_closed(approval: Approval, user: User) -> None:
     """Raise `Conflict` when nothing can be decided any more."""
     step_run = approval.step_run
     if approval.decisions.filter(user=user).exists():
-        raise Conflict("You have decided on this already.")
+        raise Conflict("You already decided this.")
     if approval.status == ApprovalStatus.VOID:
         raise Conflict("This question is void: what it showed has changed, or the run no longer asks.")
     if approval.status != ApprovalStatus.OPEN:

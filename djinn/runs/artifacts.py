@@ -7,6 +7,7 @@ from typing import BinaryIO
 
 from django.conf import settings
 from django.db.models import Q
+from django.db.models.functions import Coalesce
 
 from djinn.core.errors import NotFound
 from djinn.executions.models import Artifact
@@ -24,12 +25,11 @@ class KeptFile:
 
 def artifacts_of(run: Run) -> list[KeptFile]:
     """The files that the run's step runs kept, those included whose results it took over, by path, newest last."""
-    steps = {
-        (row.reused_from or row).execution_id: row
-        for row in run.step_runs.select_related("reused_from").order_by("number")
-    }
-    found = Artifact.objects.filter(execution__in=[pk for pk in steps if pk is not None]).order_by("path", "pk")
-    return [KeptFile(row, steps[row.execution_id].step, steps[row.execution_id].item) for row in found]
+    held_by = Coalesce("reused_from__execution_id", "execution_id")
+    rows = run.step_runs.annotate(held_by=held_by).filter(held_by__isnull=False).order_by("number")
+    steps = {held: (step, item) for held, step, item in rows.values_list("held_by", "step", "item")}
+    found = Artifact.objects.filter(execution__in=list(steps)).order_by("path", "pk")
+    return [KeptFile(row, *steps[row.execution_id]) for row in found]
 
 
 def open_artifact(run: Run, artifact_id: int) -> tuple[Artifact, BinaryIO]:

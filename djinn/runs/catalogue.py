@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -12,7 +14,8 @@ from djinn.agents.registry import find_agent, load_registry
 from djinn.core.errors import NotFound, UserError
 from djinn.pipelines.loader import Catalogue, Loaded, load_folder
 from djinn.pipelines.schema import Pipeline, Step
-from djinn.providers.catalogue import check_model
+from djinn.providers.catalogue import KNOWN, check_model, parse_model
+from djinn.providers.usage import has_price
 
 
 def load_catalogue() -> Catalogue:
@@ -48,16 +51,54 @@ def model_of(step: Step, agent: dict[str, Any], *, override: str = "") -> str:
 
 
 def check_models(pipeline: Pipeline, agents: dict[str, dict[str, Any]], *, override: str = "") -> None:
-    """Raise `UserError` for the first agent step whose model no provider that is set up serves."""
+    """Raise `UserError` for the first agent step whose model cannot be asked, here or in a pipeline that is used."""
+    seen = {pipeline.id}
+    for one, its_agents in [(pipeline, agents), *_used(pipeline, seen)]:
+        for step, model in _models(one, its_agents, override):
+            _check_step(one, step, model)
+
+
+def model_warnings(pipeline: Pipeline, agents: dict[str, dict[str, Any]], *, override: str = "") -> list[str]:
+    """What is odd about the models of a pipeline, and no error."""
+    models = dict.fromkeys(model for _, model in _models(pipeline, agents, override))
+    return [
+        f"The price table does not know {model}: it may be new, or mistyped. Its cost will be shown as unknown."
+        for model in models
+        if (name := parse_model(model)).provider in KNOWN and not has_price(name.provider, name.model)
+    ]
+
+
+def _models(pipeline: Pipeline, agents: dict[str, dict[str, Any]], override: str) -> Iterator[tuple[Step, str]]:
     for step in pipeline.steps:
-        if step.kind != "agent":
+        if step.kind == "agent":
+            yield step, model_of(step, agents[step.agent], override=override)
+
+
+def _used(pipeline: Pipeline, seen: set[str]) -> Iterator[tuple[Pipeline, dict[str, dict[str, Any]]]]:
+    """The pipelines that this one uses, and those that they use. One that cannot be had fails when its step starts."""
+    for step in pipeline.steps:
+        if not step.uses or step.uses in seen:
             continue
-        model = model_of(step, agents[step.agent], override=override)
-        if not model:
-            raise UserError(
-                f"Step {step.id} has no model: name one in the step, in agent {step.agent!r} or in DJINN_MODEL."
-            )
+        seen.add(step.uses)
+        with suppress(UserError):
+            used = find_pipeline(step.uses).pipeline
+            yield used, agents_of(used)
+            yield from _used(used, seen)
+
+
+def _check_step(pipeline: Pipeline, step: Step, model: str) -> None:
+    where = f"Step {step.id} of {pipeline.id}"
+    if not model:
+        where += " has no model"
+        raise UserError(f"{where}: name one in the step, in agent {step.agent!r} or in DJINN_MODEL.")
+    try:
         check_model(model)
+    except UserError as exc:
+        raise UserError(f"{where}: {exc.message}", details={"model": exc.message}) from exc
+    name = parse_model(model)
+    if pipeline.budget and pipeline.budget.usd is not None and not has_price(name.provider, name.model):
+        text = f"the price of {model} is unknown, so a budget in dollars cannot be kept: state it in tokens."
+        raise UserError(f"{where}: {text}", details={"model": text})
 
 
 def _agent(pipeline: Pipeline, name: str) -> Agent:

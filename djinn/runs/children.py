@@ -13,9 +13,11 @@ from djinn.pipelines.schema import JSON, Step, to_snapshot
 from djinn.pipelines.template import render
 from djinn.runs import admission, catalogue
 from djinn.runs.dispatch import ring_advance
+from djinn.runs.holds import lineage
 from djinn.runs.models import Intent, Run, StepRun
 from djinn.runs.services import store_run
 from djinn.runs.states import RUN_OPEN
+from djinn.runs.turn import Turn
 
 DEEPEST = 5
 
@@ -53,30 +55,35 @@ def start_child(step_run: StepRun, step: Step, names: dict[str, Any]) -> Run:
 
 
 def cancel_child(step_run: StepRun) -> bool:
-    """Have the run of a `uses` step cancelled; whether there is one that is still open."""
-    child = Run.objects.filter(parent=step_run, status__in=RUN_OPEN).first()
+    """Have the run of a `uses` step cancelled; whether there is one, open or not."""
+    child = Run.objects.filter(parent=step_run).only("pk", "status").first()
     if child is None:
-        return Run.objects.filter(parent=step_run).exists()
-    if child.cancel_requested_at is None:
-        Run.objects.filter(pk=child.pk, status__in=RUN_OPEN).update(cancel_requested_at=DatabaseClock())
-        Intent.objects.create(run=child, verb=Intent.Verb.CANCEL, details={"because": f"run {step_run.run_id} ends"})
+        return False
+    if _store_cancel(child, above=step_run.run_id):
         append(child.stream, [NewEvent("cancel_requested", {"by": f"run {step_run.run_id}"})])
-    ring_advance(child.pk)
+    if not child.is_final:
+        ring_advance(child.pk)
     return True
 
 
-def is_paused(run: Run) -> bool:
-    """Whether the run, or one that it is a part of, is paused."""
-    return any(above.paused_at is not None for above in lineage(run))
+def hear_from_above(turn: Turn) -> None:
+    """Take a cancel of the run that this one is a part of for its own, also before that run's turn has passed it on."""
+    run = turn.run
+    if run.parent_id is None or run.cancel_requested_at is not None:
+        return
+    above = next((one for one in lineage(run) if one.cancel_requested_at is not None), None)
+    if above is not None and _store_cancel(run, above=above.pk):
+        run.refresh_from_db(fields=["cancel_requested_at"])
+        turn.tell("cancel_requested", by=f"run {above.pk}")
 
 
-def lineage(run: Run) -> list[Run]:
-    """The run and those that it is a part of, the outermost last."""
-    found = [run]
-    while found[-1].parent_id is not None:
-        parent = StepRun.objects.select_related("run").get(pk=found[-1].parent_id)
-        found.append(parent.run)
-    return found
+def _store_cancel(child: Run, *, above: int) -> bool:
+    """Store the cancel with its intent; False when there was one, or the run has ended meanwhile."""
+    rows = Run.objects.filter(pk=child.pk, status__in=RUN_OPEN, cancel_requested_at=None)
+    if not rows.update(cancel_requested_at=DatabaseClock()):
+        return False
+    Intent.objects.create(run=child, verb=Intent.Verb.CANCEL, details={"because": f"run {above} ends"})
+    return True
 
 
 def _inputs(step: Step, names: dict[str, Any], pipeline: Any) -> dict[str, JSON]:

@@ -11,7 +11,6 @@ from datetime import timedelta
 from typing import Any
 
 from django.conf import settings
-from django.db import IntegrityError, transaction
 from django.db.models import DurationField, Value
 
 from djinn.accounts.models import User
@@ -23,12 +22,13 @@ from djinn.pipelines.schema import Pipeline
 from djinn.runs import catalogue
 from djinn.runs.admission import lock_starts
 from djinn.runs.definitions import definition_of
+from djinn.runs.histories import past_of
+from djinn.runs.idempotency import Request, earlier_run, request_of, stored_once
 from djinn.runs.models import Intent, Run, StepRun
 from djinn.runs.notes import copy_notes
 from djinn.runs.people import name_of
 from djinn.runs.reuse import kept_on_rerun, kept_on_retry
-from djinn.runs.selectors import past_of
-from djinn.runs.services import start_run, started_before, store_cancel, store_run
+from djinn.runs.services import new_run, store_cancel, store_first, store_run
 from djinn.runs.states import RUN_FINAL, RUN_OPEN, RunStatus
 
 JSON = Any
@@ -87,32 +87,36 @@ def restart_run(
     *,
     run: Run,
     inputs: Mapping[str, JSON] | None = None,
+    model: str | None = None,
     user: User | None = None,
     idempotency_key: str | None = None,
 ) -> Run:
     """A new run from the beginning, of the pipeline and the agents as they are now, with the old inputs and these.
 
+    `model` None is the old run's; empty is what each agent or step names.
     Old values of inputs that the pipeline has no longer are left out. Raises `Conflict` for a run that is open, and
     what `start_run` raises.
     """
-    if idempotency_key and (earlier := started_before(user, idempotency_key, run.pipeline, run)):
+    changed = dict(inputs or {})
+    request = request_of(user, idempotency_key, verb=str(Verb.RESTART), run=run.pk, inputs=changed, model=model)
+    if earlier := earlier_run(request):
         return earlier
     _refuse_child(run)
     if not run.is_final:
         raise Conflict(f"Run {run.pk} has not ended: {run.get_status_display().lower()}.")
     declared = {given.name for given in catalogue.find_pipeline(run.pipeline).pipeline.inputs}
     kept = {name: value for name, value in run.inputs.items() if name in declared}
-    with transaction.atomic():
-        new = start_run(
-            pipeline_id=run.pipeline,
-            inputs={**kept, **(inputs or {})},
-            user=user,
-            model=run.model,
-            idempotency_key=idempotency_key,
-            continues=run,
-        )
-        _tell_old(run, new, Verb.RESTART, user, {"inputs": dict(inputs or {})})
-    return new
+    chosen = run.model if model is None else model
+    new, pipeline = new_run(pipeline_id=run.pipeline, inputs={**kept, **changed}, model=chosen, request=request)
+    new.continues = run
+    details = {"inputs": changed} if model is None else {"inputs": changed, "model": model}
+
+    def store() -> Run:
+        store_first(new, pipeline, verb=str(Verb.RESTART))
+        _tell_old(run, new, Verb.RESTART, user, details)
+        return new
+
+    return stored_once(request, store)
 
 
 def _go_on(
@@ -124,24 +128,18 @@ def _go_on(
     details: dict[str, JSON],
 ) -> Run:
     """The new run with the results that `choose` keeps, its event, and the intent on the old one: one transaction."""
-    if key and (earlier := started_before(user, key, run.pipeline, run)):
+    request = request_of(user, key, verb=str(verb), run=run.pk, **details)
+    if earlier := earlier_run(request):
         return earlier
     _refuse_child(run)
-    try:
-        with transaction.atomic():
-            return _store(run, choose, verb, user, key, details)
-    except IntegrityError as exc:
-        if key and (earlier := started_before(user, key, run.pipeline, run)):
-            return earlier
-        raise Conflict("The run could not be stored; try again.") from exc
+    return stored_once(request, lambda: _store(run, choose, verb, request, details))
 
 
 def _store(
     run: Run,
     choose: Callable[[Run, Pipeline, list[Past]], list[int]],
     verb: Intent.Verb,
-    user: User | None,
-    key: str | None,
+    request: Request,
     details: dict[str, JSON],
 ) -> Run:
     lock_starts(run.group)
@@ -153,12 +151,11 @@ def _store(
     _refuse_removed(old, kept_rows)
     catalogue.check_models(pipeline, old.agents, override=old.model)
     if not old.is_final:
-        store_cancel(old, user, because="it is run again from one of its steps")
-    new = _successor(old, user, key)
-    store_run(new, pipeline, verb=str(verb), reused=len(kept), **details)
+        store_cancel(old, request.user, because="it is run again from one of its steps")
+    new = store_run(_successor(old, request), pipeline, verb=str(verb), reused=len(kept), **details)
     copies = _copied(new, kept_rows)
     copy_notes(old, new, copies)
-    _tell_old(old, new, verb, user, details)
+    _tell_old(old, new, verb, request.user, details)
     return new
 
 
@@ -169,7 +166,7 @@ def _tell_old(old: Run, new: Run, verb: Intent.Verb, user: User | None, details:
     append(old.stream, [NewEvent(f"{verb}_requested", {"by": name_of(user), **details})])
 
 
-def _successor(old: Run, user: User | None, key: str | None) -> Run:
+def _successor(old: Run, request: Request) -> Run:
     """A run of the very same definition, agents, inputs and place, that goes on from the old one."""
     return Run(
         pipeline=old.pipeline,
@@ -184,8 +181,7 @@ def _successor(old: Run, user: User | None, key: str | None) -> Run:
         schedule=old.schedule,
         host=old.host,
         continues=old,
-        created_by=user,
-        idempotency_key=key or None,
+        **request.columns,
     )
 
 

@@ -45,9 +45,9 @@ def read_cron(text: str, zone: str) -> CrontabSchedule:
     return row
 
 
-def due_times(row: CrontabSchedule, count: int = 1) -> list[datetime]:
+def due_times(row: CrontabSchedule, count: int = 1, *, now: datetime | None = None) -> list[datetime]:
     """When it is due next, in UTC, by the database's clock."""
-    return list(islice(times_after(_crontab(row), _now()), count))
+    return list(islice(times_after(_crontab(row), now or _now()), count))
 
 
 def present_tick(row: CrontabSchedule) -> datetime | None:

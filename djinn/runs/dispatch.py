@@ -6,16 +6,21 @@ taken. A broker that does not answer costs a caller a few seconds, not an error.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from itertools import takewhile
+
 import structlog
 from celery import Signature, chain
-from celery.exceptions import OperationalError as BrokerError
 from django.db import transaction
-from kombu.exceptions import OperationalError as KombuError
 
 from djinn.celery import app
+from djinn.core.dispatch import BROKER_AWAY
 
 log = structlog.get_logger(__name__)
 
+_held: ContextVar[list[Signature] | None] = ContextVar("held", default=None)
 CONTROL, AGENTS = "control", "agents"
 START_SCHEDULED = "runs.start_scheduled"
 """What beat rings at the times of a schedule."""
@@ -61,15 +66,20 @@ def agents_queue(host: str) -> str:
     return f"{AGENTS}@{host}" if host else AGENTS
 
 
-def messages_in(queue: str) -> int:
-    """How many messages wait in the queue; none, as far as anybody knows, while the broker is away."""
-    with app.connection_for_write() as connection:
-        try:
-            with connection.channel() as channel:
-                return int(channel.client.llen(queue))
-        except (*connection.connection_errors, *connection.channel_errors, KombuError) as exc:
-            log.warning("broker_away", error=str(exc))
-            return 0
+@contextmanager
+def held_back() -> Iterator[list[Signature]]:
+    """Inside the block nothing is sent by this thread: what would be, once its transaction commits, is in the list."""
+    messages: list[Signature] = []
+    token = _held.set(messages)
+    try:
+        yield messages
+    finally:
+        _held.reset(token)
+
+
+def send_all(messages: Iterable[Signature]) -> int:
+    """Send them until one fails, so that a broker that does not answer costs one timeout; how many went out."""
+    return sum(1 for _ in takewhile(_send, messages))
 
 
 def _task(name: str, pk: int, queue: str) -> Signature:
@@ -77,11 +87,22 @@ def _task(name: str, pk: int, queue: str) -> Signature:
 
 
 def _on_commit(message: Signature) -> None:
-    transaction.on_commit(lambda: _send(message), robust=True)
+    transaction.on_commit(lambda: _send_or_hold(message), robust=True)
 
 
-def _send(message: Signature) -> None:
+def _send_or_hold(message: Signature) -> None:
+    held = _held.get()
+    if held is None:
+        _send(message)
+    else:
+        held.append(message)
+
+
+def _send(message: Signature) -> bool:
+    """Send it; False when the broker did not take it."""
     try:
         message.apply_async(retry=False)
-    except (BrokerError, KombuError, OSError) as exc:
+    except BROKER_AWAY as exc:
         log.warning("doorbell_silent", task=message.name, error=str(exc))
+        return False
+    return True

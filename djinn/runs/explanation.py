@@ -8,15 +8,13 @@ from datetime import UTC, datetime
 
 from django.utils import timezone
 
-from djinn.core.liveness import workers_alive
 from djinn.pipelines.flow import Blocked, Decision, Start, next_steps
 from djinn.pipelines.history import named
 from djinn.runs import admission
-from djinn.runs.children import is_paused
 from djinn.runs.definitions import definition_of
 from djinn.runs.models import Run, StepRun
-from djinn.runs.selectors import history_of
-from djinn.runs.states import STEP_OPEN, ApprovalStatus, RunStatus, StepStatus
+from djinn.runs.scene import Scene
+from djinn.runs.states import RunStatus, StepStatus
 
 
 @dataclass(frozen=True)
@@ -54,35 +52,29 @@ def explain(run: Run) -> list[Explained]:
 
     Raises `Conflict` when this version cannot read its definition.
     """
-    if run.is_final:
-        return []
-    if run.status == RunStatus.QUEUED and (queued := _not_admitted(run)):
+    return [] if run.is_final else _explain(run, Scene(run))
+
+
+def _explain(run: Run, scene: Scene) -> list[Explained]:
+    if run.status == RunStatus.QUEUED and (queued := _not_admitted(run, scene)):
         return [queued]
-    history = history_of(run)
     decisions = next_steps(
         definition_of(run),
-        history,
+        scene.histories[run.pk],
         inputs=run.inputs,
-        cancelled=run.cancel_requested_at is not None,
-        paused=is_paused(run),
+        cancelled=run.pk in scene.cancelled,
+        paused=run.pk in scene.paused,
     )
-    rows = run.step_runs.filter(status__in=STEP_OPEN).exclude(status=StepStatus.RUNNING).select_related("execution")
-    opened = [_open_step(run, row) for row in rows.order_by("number")]
-    used = _in_used_pipelines(run)
+    opened = [_open_step(run, row, scene) for row in scene.waiting.get(run.pk, [])]
+    used = [
+        (child.parent.step, [replace(one, run=one.run or child.pk) for one in _explain(child, scene)])
+        for child in scene.children.get(run.pk, [])
+        if child.parent is not None
+    ]
     stuck = {one.step: [f"{one.step}: {one.because}"] for one in reversed(opened)}
     for step, found in used:
         stuck.setdefault(step, []).extend(_roots(step, found))
     return [*opened, *_not_begun(decisions, stuck), *(one for _, found in used for one in found)]
-
-
-def _in_used_pipelines(run: Run) -> list[tuple[str, list[Explained]]]:
-    """By each running step that uses a pipeline: what does not run in that one."""
-    rows = Run.objects.filter(parent__run=run, parent__status=StepStatus.RUNNING).select_related("parent")
-    return [
-        (child.parent.step, [replace(one, run=one.run or child.pk) for one in explain(child)])
-        for child in rows.order_by("parent__number")
-        if child.parent is not None
-    ]
 
 
 def _roots(step: str, found: list[Explained]) -> Iterator[str]:
@@ -93,8 +85,8 @@ def _roots(step: str, found: list[Explained]) -> Iterator[str]:
             yield f"{where}, {named(one.step, one.item)}: {one.because}" if one.step else f"{where}: {one.because}"
 
 
-def _not_admitted(run: Run) -> Explained | None:
-    reasons = admission.why_not(run)
+def _not_admitted(run: Run, scene: Scene) -> Explained | None:
+    reasons = admission.why_not(run, scene.line)
     if not reasons:
         return None
     found = [
@@ -133,35 +125,35 @@ def _chain(decision: Blocked, reasons: dict[str, Blocked], stuck: dict[str, list
                     yield from stuck.get(blocker.step) or [f"{blocker.step} is running"]
 
 
-def _open_step(run: Run, row: StepRun) -> Explained:
+def _open_step(run: Run, row: StepRun, scene: Scene) -> Explained:
     """A step run that exists and waits: for a person, for its next try, or for a worker."""
-    obstacle = _approval(row) if row.status == StepStatus.WAITING else _queued(run, row)
+    obstacle = _approval(row, scene) if row.status == StepStatus.WAITING else _queued(run, row, scene)
     chain = (f"{named(row.step, row.item)}: {obstacle.text}",)
     return Explained(row.step, row.item, row.status, obstacle.text, (obstacle,), chain, _unblocks([obstacle]))
 
 
-def _approval(row: StepRun) -> Obstacle:
-    approval = row.approvals.filter(status=ApprovalStatus.OPEN).first()
-    if approval is None:
+def _approval(row: StepRun, scene: Scene) -> Obstacle:
+    if row.pk not in scene.questions:
         return Obstacle("approval", "its question is being asked", row.step, row.item)
-    given = approval.decisions.filter(verdict="approve").count()
+    approval, agreed = scene.questions[row.pk]
     until = f", until {_shown(approval.expires_at)}" if approval.expires_at else ""
-    text = f"waits for {approval.count - given} of {', '.join(approval.by)} to approve{until}"
+    left = approval.count - agreed
+    text = f"waiting for {left} approval{'' if left == 1 else 's'} by {' or '.join(map(str, approval.by))}{until}"
     return Obstacle("approval", text, row.step, row.item)
 
 
-def _queued(run: Run, row: StepRun) -> Obstacle:
-    if run.cancel_requested_at is not None:
+def _queued(run: Run, row: StepRun, scene: Scene) -> Obstacle:
+    if run.pk in scene.cancelled:
         return Obstacle("cancel", "the run is being cancelled", row.step, row.item)
     if row.not_before is not None and row.not_before > timezone.now():
         return Obstacle("delay", f"its next try begins at {_shown(row.not_before)}", row.step, row.item)
-    if is_paused(run):
+    if run.pk in scene.paused:
         return Obstacle("pause", "the run is paused", row.step, row.item)
     if row.execution is None:
         return Obstacle("worker", "a control worker has to prepare it", row.step, row.item)
     host = row.execution.host
     where = f" of host {host}" if host else ""
-    if not workers_alive("agents", host):
+    if not scene.has_agents_worker(host):
         return Obstacle("no_worker", f"no agents worker{where} has been heard of lately", row.step, row.item)
     return Obstacle("worker", f"an agents worker{where} has to take it", row.step, row.item)
 

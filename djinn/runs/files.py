@@ -8,9 +8,9 @@ from django.db.models import Q
 
 from djinn.pipelines.flow import final_bases
 from djinn.pipelines.schema import from_snapshot
-from djinn.runs.children import lineage
+from djinn.runs.histories import history_of
+from djinn.runs.holds import lineage
 from djinn.runs.models import Run, StepRun
-from djinn.runs.selectors import history_of
 
 
 @dataclass(frozen=True)

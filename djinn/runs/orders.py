@@ -12,16 +12,18 @@ from djinn.agents.definition import Agent
 from djinn.agents.prompts import system_text, task_text
 from djinn.core.errors import UserError
 from djinn.executions.launch import WORKSPACE_MARK
+from djinn.executions.models import Execution
 from djinn.executions.structured import order_of as schema_order_of
 from djinn.pipelines.errors import TemplateInvalid
 from djinn.pipelines.history import History
 from djinn.pipelines.names import names_for
+from djinn.pipelines.results import rule_of
 from djinn.pipelines.schema import Pipeline, Step
 from djinn.pipelines.template import render
 from djinn.runs.budgets import seconds_left
 from djinn.runs.catalogue import model_of
-from djinn.runs.children import lineage
 from djinn.runs.files import place_of
+from djinn.runs.holds import lineage
 from djinn.runs.models import Note, StepRun
 from djinn.runs.notes import notes_for
 from djinn.runs.selectors import attempt_before
@@ -109,6 +111,7 @@ class _Maker:
             task=self._render(step.input or step.description, names),
             step=step.id,
             outputs=() if step.output_schema else step.outputs,
+            rule=rule_of(step),
             went_wrong=_went_wrong(attempt_before(self.step_run)),
             notes=[note.text for note in notes],
         )
@@ -121,6 +124,7 @@ class _Maker:
             "outputs": list(step.outputs),
             "max_turns": min(step.max_turns, agent.max_turns or step.max_turns),
             "max_output_tokens": step.max_output_tokens or agent.max_output_tokens,
+            "results": list(step.on_result) if step.must_match else [],
             "temperature": step.temperature if step.temperature is not None else agent.temperature,
         }
         if step.output_schema is not None:
@@ -147,7 +151,16 @@ def _went_wrong(before: StepRun | None) -> str:
     if before.status == StepStatus.SUCCEEDED:
         said = "; ".join(f"{name}: {value}" for name, value in before.outputs.items())
         return f"its result asked for another try ({said[:LONGEST_RESULT]})"
-    return f"{before.reason}: {before.message}"
+    return f"{before.reason}: {_said_inside(before) or before.message}"
+
+
+def _said_inside(before: StepRun) -> str:
+    """The whole of a failure's message, of which the row keeps one line; empty when the reason came from outside."""
+    outcome = Execution.objects.filter(pk=before.execution_id or 0).values_list("outcome", flat=True).first()
+    error = (outcome or {}).get("error")
+    if not isinstance(error, dict) or error.get("reason") != before.reason:
+        return ""
+    return str(error.get("message") or "")[:LONGEST_RESULT]
 
 
 def _source(pipeline: Pipeline, names: dict[str, JSON]) -> dict[str, str]:

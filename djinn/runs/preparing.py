@@ -21,10 +21,11 @@ from djinn.runs.advance import advance
 from djinn.runs.budgets import OutOfTime
 from djinn.runs.children import start_child
 from djinn.runs.dispatch import ring_execute
+from djinn.runs.histories import history_of
+from djinn.runs.holds import cancelled_at
 from djinn.runs.models import StepRun
 from djinn.runs.notes import mark_read, notes_for
 from djinn.runs.orders import Order, names_of, order_of
-from djinn.runs.selectors import history_of
 from djinn.runs.states import STEP_MOVES, StepStatus
 from djinn.runs.turn import Turn, tags, turn_of
 
@@ -145,8 +146,4 @@ def _locked(turn: Turn, step_run: StepRun) -> StepRun:
 
 
 def _is_due(step_run: StepRun) -> bool:
-    return (
-        step_run.status == StepStatus.QUEUED
-        and step_run.execution_id is None
-        and step_run.run.cancel_requested_at is None
-    )
+    return step_run.status == StepStatus.QUEUED and step_run.execution_id is None and cancelled_at(step_run.run) is None

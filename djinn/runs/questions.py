@@ -13,8 +13,8 @@ from djinn.pipelines.errors import TemplateInvalid
 from djinn.pipelines.flow import final_bases
 from djinn.pipelines.schema import DIFF, Approve, Step, from_snapshot
 from djinn.pipelines.template import render
+from djinn.runs.histories import history_of
 from djinn.runs.models import Run, StepRun
-from djinn.runs.selectors import history_of
 
 JSON = Any
 Names = Mapping[str, JSON]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from djinn.pipelines.flow import Blocked, Start, next_steps
 from djinn.pipelines.schema import Pipeline, Step
+from djinn.runs.histories import history_of
 from djinn.runs.models import Run, StepRun
-from djinn.runs.selectors import history_of
 from djinn.runs.states import StepStatus
 
 

@@ -27,7 +27,7 @@ def kept_on_retry(pipeline: Pipeline, history: History, reason: str) -> list[int
     if not history:
         return []
     last = history[-1]
-    if last.status in FAILURES or reason == Reason.RETRIES:
+    if last.status in FAILURES or reason in (Reason.RETRIES, Reason.UNMATCHED):
         return _before(history, last)
     return list(range(1, len(history) + 1))
 

@@ -22,6 +22,7 @@ from django_celery_beat.models import PeriodicTask, PeriodicTasks
 
 from djinn.accounts.models import Role, User
 from djinn.core.errors import Conflict, NotFound, UserError
+from djinn.executions.lease import DatabaseClock
 from djinn.pipelines.errors import InputsInvalid
 from djinn.pipelines.inputs import resolve_inputs
 from djinn.runs import catalogue
@@ -35,6 +36,8 @@ from djinn.runs.states import RUN_OPEN
 log = structlog.get_logger(__name__)
 
 JSON = Any
+CLOCK = "schedule"
+"""The space of the keys that ticks give to their runs: no person chooses one of them."""
 LONGEST_MESSAGE, LONGEST_NAME = 2000, 100
 
 
@@ -76,18 +79,29 @@ def change_schedule(*, schedule: Schedule, wanted: Wanted, user: User) -> Schedu
 
     Whoever changes it becomes the owner: its runs are theirs, not of somebody who asked for something else.
     """
-    _check(wanted)
+    return patch_schedule(schedule=schedule, changes=asdict(wanted), user=user)
+
+
+def patch_schedule(*, schedule: Schedule, changes: Mapping[str, JSON], user: User) -> Schedule:
+    """Change what is named and leave the rest as it is at that moment; else as `change_schedule`."""
+    with transaction.atomic():
+        locked = _locked(schedule.pk)
+        wanted = replace(present_of(locked), **changes)
+        _check(wanted)
+        _store_change(locked, wanted, user)
+    schedule.refresh_from_db()
+    return schedule
+
+
+def _store_change(locked: Schedule, wanted: Wanted, user: User) -> None:
     crontab = read_cron(wanted.cron, wanted.timezone)
     with _name_is_free(wanted.name), transaction.atomic():
-        locked = _locked(schedule.pk)
         crontab.pk = locked.entry.crontab_id
         crontab.save()
         owner = _owner_after(locked, wanted, user)
         Schedule.objects.filter(pk=locked.pk).update(**_columns(wanted), last_message="", created_by=owner)
         locked.entry.description = wanted.name
         _set_going(locked.entry, is_enabled=wanted.is_enabled)
-    schedule.refresh_from_db()
-    return schedule
 
 
 def enable_schedule(*, schedule: Schedule, is_enabled: bool, user: User) -> Schedule:
@@ -147,7 +161,7 @@ def _start_tick(schedule: Schedule) -> str:
     if tick is None:
         return _told(schedule, "the message of this tick came hours late")
     key = f"schedule-{schedule.pk}-{tick:%Y-%m-%dT%H:%MZ}"
-    if Run.objects.filter(schedule=schedule, idempotency_key=key).exists():
+    if Run.objects.filter(schedule=schedule, key_space=CLOCK, idempotency_key=key).exists():
         return schedule.last_message
     owner = schedule.created_by
     if not owner.has_role(Role.OPERATOR):
@@ -186,6 +200,7 @@ def _start(schedule: Schedule, *, user: User, key: str | None) -> Run:
         model=schedule.model,
         user=user,
         idempotency_key=key,
+        key_space=CLOCK if key else "",
         schedule=schedule,
     )
 
@@ -195,13 +210,16 @@ def schedules_seen_by(user: User | AnonymousUser) -> QuerySet[Schedule]:
     """The schedules that the person may see: all for a viewer, else those that they made."""
     if not user.is_authenticated:
         return Schedule.objects.none()
-    rows = Schedule.objects.select_related("created_by", "entry__crontab")
+    rows = Schedule.objects.select_related("created_by", "entry__crontab").annotate(read_at=DatabaseClock())
     return rows if user.has_role(Role.VIEWER) else rows.filter(created_by=user)
 
 
 def next_due(schedule: Schedule) -> datetime | None:
     """When the schedule starts its next run; None while it is disabled."""
-    return due_times(schedule.entry.crontab)[0] if schedule.is_enabled else None
+    now: datetime | None = getattr(
+        schedule, "read_at", None
+    )  # of rows of a list: each would ask for the time otherwise
+    return due_times(schedule.entry.crontab, now=now)[0] if schedule.is_enabled else None
 
 
 def upcoming(cron: str, timezone: str, count: int = 5) -> list[datetime]:

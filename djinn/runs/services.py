@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
-from django.db import IntegrityError, transaction
+from django.db import transaction
 
 from djinn.accounts.models import User
 from djinn.core.errors import Conflict, UserError
@@ -21,6 +21,7 @@ from djinn.runs import catalogue
 from djinn.runs.admission import group_of, on_start
 from djinn.runs.budgets import open_run_budget
 from djinn.runs.dispatch import ring_advance
+from djinn.runs.idempotency import Request, earlier_run, request_of, stored_once
 from djinn.runs.models import Intent, Run, Schedule
 from djinn.runs.people import name_of
 from djinn.runs.states import RUN_OPEN
@@ -39,19 +40,32 @@ def start_run(
     user: User | None = None,
     model: str = "",
     idempotency_key: str | None = None,
+    key_space: str = "",
     priority: int | None = None,
     schedule: Schedule | None = None,
-    continues: Run | None = None,
 ) -> Run:
     """A new run, QUEUED, with the pipeline, the agents and the inputs as they are now.
 
-    With an `idempotency_key` that this person used before, the run that it started then. `priority` goes before the
-    pipeline's own. `continues` is an earlier run that it repeats afresh. Raises `NotFound` for an unknown pipeline,
-    `UserError` for a broken one, wrong inputs (`details` by input) or a model that nobody serves, `Conflict` when its
-    concurrency group is full and takes no more.
+    With an `idempotency_key` that this person used before in that space, the run that it started then. `priority` goes
+    before the pipeline's own. Raises `NotFound` for an unknown pipeline, `UserError` for a broken one, wrong inputs
+    (`details` by input) or a model that nobody serves, `Conflict` when its concurrency group is full and takes no more,
+    or the key was used for another request.
     """
-    if idempotency_key and (earlier := started_before(user, idempotency_key, pipeline_id, continues)):
+    asked = {"pipeline": pipeline_id, "inputs": dict(inputs), "model": model, "priority": priority}
+    request = request_of(user, idempotency_key, space=key_space, **asked)
+    if earlier := earlier_run(request):
         return earlier
+    run, pipeline = new_run(pipeline_id=pipeline_id, inputs=inputs, model=model, priority=priority, request=request)
+    run.schedule = schedule
+    stored = stored_once(request, lambda: store_first(run, pipeline))
+    fault("start_run.after_commit")
+    return stored
+
+
+def new_run(
+    *, pipeline_id: str, inputs: Mapping[str, JSON], model: str, request: Request, priority: int | None = None
+) -> tuple[Run, Pipeline]:
+    """A run that is not stored yet, and its pipeline as it is now; raises what `start_run` raises."""
     loaded = catalogue.find_pipeline(pipeline_id)
     agents = catalogue.agents_of(loaded.pipeline)
     catalogue.check_models(loaded.pipeline, agents, override=model)
@@ -67,20 +81,9 @@ def start_run(
         priority=_priority(loaded.pipeline.priority if priority is None else priority),
         group=group,
         group_limit=limit,
-        schedule=schedule,
-        continues=continues,
-        created_by=user,
-        idempotency_key=idempotency_key or None,
+        **request.columns,
     )
-    try:
-        with transaction.atomic():
-            store_run(run, loaded.pipeline, **({"verb": str(Intent.Verb.RESTART)} if continues else {}))
-    except IntegrityError as exc:
-        if idempotency_key and (earlier := started_before(user, idempotency_key, pipeline_id, continues)):
-            return earlier
-        raise Conflict("The run could not be stored; try again.") from exc
-    fault("start_run.after_commit")
-    return run
+    return run, loaded.pipeline
 
 
 def group_of_start(*, pipeline_id: str, inputs: Mapping[str, JSON]) -> str:
@@ -89,8 +92,8 @@ def group_of_start(*, pipeline_id: str, inputs: Mapping[str, JSON]) -> str:
     return group_of(pipeline, _inputs(pipeline, inputs))[0]
 
 
-def store_run(run: Run, pipeline: Pipeline, **told: JSON) -> None:
-    """Store a new run with its stream and first event, by the policy of its group, in the caller's transaction.
+def store_run(run: Run, pipeline: Pipeline, **told: JSON) -> Run:
+    """The new run, stored with its stream and first event, by the policy of its group, in the caller's transaction.
 
     Raises `Conflict` when the group takes no more, and `IntegrityError` when its idempotency key was used meanwhile.
     """
@@ -104,6 +107,16 @@ def store_run(run: Run, pipeline: Pipeline, **told: JSON) -> None:
     open_run_budget(run, pipeline)
     ring_advance(run.pk)
     fault("start_run.before_commit")
+    return run
+
+
+def store_first(run: Run, pipeline: Pipeline, **told: JSON) -> Run:
+    """As `store_run`, for a run that begins at the beginning; what is odd about its models is told in its log."""
+    store_run(run, pipeline, **told)
+    warnings = catalogue.model_warnings(pipeline, run.agents, override=run.model)
+    if warnings:
+        append(run.stream, [NewEvent("notice", {"text": text}) for text in warnings])
+    return run
 
 
 def cancel_run(*, run: Run, user: User | None = None) -> Run:
@@ -162,15 +175,3 @@ def _priority(priority: int) -> int:
         wrong = f"from -{HIGHEST_PRIORITY} to {HIGHEST_PRIORITY}"
         raise UserError(f"The priority must be {wrong}, not {priority}.", details={"priority": wrong})
     return priority
-
-
-def started_before(user: User | None, key: str, pipeline_id: str, continues: Run | None = None) -> Run | None:
-    """The run that the person started with this key; raises `Conflict` when it was for something else."""
-    run = Run.objects.filter(created_by=user, idempotency_key=key).first()
-    if run is None:
-        return None
-    if run.pipeline != pipeline_id:
-        raise Conflict(f"This idempotency key started run {run.pk} of another pipeline.")
-    if run.continues_id != (continues.pk if continues else None):
-        raise Conflict(f"This idempotency key started run {run.pk}, which continues another run.")
-    return run

@@ -19,8 +19,8 @@ from djinn.events.log import NewEvent, append
 from djinn.executions.lease import DatabaseClock
 from djinn.pipelines.history import Past
 from djinn.pipelines.schema import Pipeline, Step, from_snapshot
+from djinn.runs.histories import history_of, past_of
 from djinn.runs.models import Run, StepRun
-from djinn.runs.selectors import history_of, past_of
 from djinn.runs.states import STEP_MOVES, StepStatus
 
 JSON = Any

@@ -13,6 +13,7 @@ from typing import Any
 from django.db import connection
 
 from djinn.executions.states import ExecutionStatus
+from djinn.runs.holds import HELD
 from djinn.runs.states import StepStatus
 
 MOST_URGENT = """
@@ -21,7 +22,8 @@ SELECT s.id
   JOIN runs_steprun AS s ON s.execution_id = e.id
   JOIN runs_run AS r ON r.id = s.run_id
  WHERE e.lease_expires_at IS NULL AND e.status = %(starting)s AND e.host IN ('', %(host)s)
-   AND s.status = %(queued)s AND r.cancel_requested_at IS NULL AND r.paused_at IS NULL AND r.host IN ('', %(host)s)
+   AND s.status = %(queued)s
+   AND r.id NOT IN (SELECT id FROM held) AND r.host IN ('', %(host)s)
    AND NOT s.id = ANY(%(but)s)
  ORDER BY s.queued_at - r.priority * interval '1 minute', s.id
  LIMIT 1
@@ -43,6 +45,6 @@ def most_urgent(host: str, *, but: Sequence[int] = ()) -> int | None:
         "queued": StepStatus.QUEUED,
     }
     with connection.cursor() as cursor:
-        cursor.execute(MOST_URGENT, parameters)
+        cursor.execute(HELD + MOST_URGENT, parameters)
         row = cursor.fetchone()
     return int(row[0]) if row else None

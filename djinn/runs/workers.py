@@ -11,7 +11,9 @@ from celery import signals
 from django.conf import settings
 
 from djinn.core.database import released
+from djinn.executions.disk import describe
 from djinn.executions.host import tend_host
+from djinn.executions.places import present_runner
 from djinn.executions.supervise import stopping
 from djinn.runs.dispatch import AGENTS, CONTROL
 from djinn.runs.retention import remove_old_workspaces
@@ -30,6 +32,7 @@ def start_threads(sender: Any, **_: Any) -> None:
     if CONTROL in queues:
         _every(settings.SWEEP_SECONDS, sweep, "sweep")
     if AGENTS in queues:
+        log.info("disk_limits", **describe(present_runner()))
         _every(TEND_SECONDS, tend_host, "host")
         _every(RETENTION_SECONDS, remove_old_workspaces, "workspaces")
 

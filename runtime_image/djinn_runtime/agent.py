@@ -14,6 +14,7 @@ from .journal import Journal
 from .model import Model
 from .outcome import Ended, Outcome, failed
 from .protocol import AgentBrief, Brief, clean
+from .retry import Trouble
 from .tools import offered
 from .tools.base import Tool, Toolbox, ToolError, checked_arguments, schema
 
@@ -27,23 +28,24 @@ ENDING_NOTE = (
 REMINDER = "The step is not finished: call the tool `complete` with its outputs, or `fail`, or go on working."
 
 
-def run_agent(brief: Brief, journal: Journal, children: Children) -> Outcome:
+def run_agent(brief: Brief, journal: Journal, children: Children, trouble: Trouble) -> Outcome:
     """Run the brief's agent to its end."""
     assert brief.agent is not None
-    return Agent(brief, brief.agent, journal, children).run()
+    return Agent(brief, brief.agent, journal, children, trouble).run()
 
 
 class Agent:
     """The loop: leaving it is the exception `Ended`, which carries the outcome."""
 
-    def __init__(self, brief: Brief, agent: AgentBrief, journal: Journal, children: Children) -> None:
+    def __init__(self, brief: Brief, agent: AgentBrief, journal: Journal, children: Children, trouble: Trouble) -> None:
         self._journal = journal
         self._max_turns = agent.max_turns
         self._max_result_bytes = brief.tool_output_bytes + TOOL_NOTES_BYTES
         self._outputs = list(dict.fromkeys([*agent.outputs, *brief.outputs]))
         self._toolbox = Toolbox(brief=brief, outputs=self._outputs, journal=journal, children=children)
         self._tools = self._offer(agent)
-        self._model = Model(Gateway(brief, journal), agent, [schema(tool) for tool in self._tools.values()], journal)
+        gateway = Gateway(brief, journal, trouble)
+        self._model = Model(gateway, agent, [schema(tool) for tool in self._tools.values()], journal)
         self._messages: list[dict[str, Any]] = [
             {"role": "system", "content": f"{agent.system}\n\n{_note(self._outputs)}"},
             {"role": "user", "content": agent.prompt},
@@ -60,7 +62,7 @@ class Agent:
             return end.outcome
 
     def _offer(self, agent: AgentBrief) -> dict[str, Tool]:
-        tools, unknown = offered(agent.tools, self._outputs)
+        tools, unknown = offered(agent.tools, self._outputs, agent.results)
         if unknown:
             names = ", ".join(unknown)
             self._journal.append("log", level="warning", message=f"tools that this runtime does not have: {names}")
@@ -74,7 +76,7 @@ class Agent:
 
     def _act(self, answer: Answer) -> None:
         if answer.text or answer.calls:
-            self._messages.append(clean(_assistant_message(answer)))
+            self._messages.append(clean(answer.message(_resent)))
         if not answer.calls:
             self._end_or_remind(answer)
             return
@@ -133,16 +135,6 @@ def _shown(arguments: str) -> Any:
         return parse_arguments(arguments)
     except ValueError:
         return arguments
-
-
-def _assistant_message(answer: Answer) -> dict[str, Any]:
-    message: dict[str, Any] = {"role": "assistant", "content": answer.text or None}
-    if answer.calls:
-        message["tool_calls"] = [
-            {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": _resent(call)}}
-            for call in answer.calls
-        ]
-    return message
 
 
 def _resent(call: Call) -> str:

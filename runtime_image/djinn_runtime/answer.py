@@ -1,8 +1,13 @@
-"""A model's answer in the chat completions protocol, built from a stream of deltas or from one whole message."""
+"""A model's answer in the chat completions protocol, built from a stream of deltas or from one whole message.
+
+The gateway and the runtime put answers together with this one module: both see the same calls, and agree on when an
+answer is whole. Standard library only, Python 3.9+.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from dataclasses import dataclass, field
 from typing import Any, Callable
 
 OnDelta = Callable[[str, str], None]
@@ -13,11 +18,12 @@ class BadAnswer(Exception):
 
 
 class ModelError(Exception):
-    """The stream carries an error object. `status` is the HTTP status that it names, or None."""
+    """The stream carries an error object, `error`. `status` is the HTTP status that it names, or None."""
 
-    def __init__(self, message: str, status: int | None) -> None:
+    def __init__(self, message: str, status: int | None, error: dict[str, Any] | None = None) -> None:
         super().__init__(message)
         self.status = status
+        self.error = error or {}
 
 
 @dataclass(frozen=True)
@@ -27,11 +33,18 @@ class Call:
     id: str
     name: str
     arguments: str
+    extra: dict[str, Any] = field(default_factory=dict)
+    """What the provider has to be shown again with this call (`extra_content`: Google's thought signature)."""
+
+    def sent(self, arguments: str) -> dict[str, Any]:
+        """The call as a message of the conversation holds it, with these arguments."""
+        function = {"name": self.name, "arguments": arguments}
+        return {"id": self.id, "type": "function", "function": function, **_extra(self.extra)}
 
 
 @dataclass(frozen=True)
 class Usage:
-    """Tokens of one model call; `cached_tokens` are part of `input_tokens`."""
+    """Tokens of one model call; `cached_tokens` are part of `input_tokens`, thinking is part of `output_tokens`."""
 
     input_tokens: int
     output_tokens: int
@@ -48,18 +61,28 @@ class Answer:
     finish_reason: str
     refusal: str = ""
     """What the model says when it declines to give an answer in the asked format."""
+    extra: dict[str, Any] = field(default_factory=dict)
+    """As a call's, for the message itself."""
+
+    def message(self, arguments_of: Callable[[Call], str] = lambda call: call.arguments) -> dict[str, Any]:
+        """The answer as a message of the conversation."""
+        message: dict[str, Any] = {"role": "assistant", "content": self.text or None, **_extra(self.extra)}
+        if self.calls:
+            message["tool_calls"] = [call.sent(arguments_of(call)) for call in self.calls]
+        return message
 
 
 class AnswerBuilder:
     """Collects one answer and passes its deltas on: `on_delta("text" or "thinking", piece)`."""
 
-    def __init__(self, turn: int, on_delta: OnDelta) -> None:
+    def __init__(self, turn: int, on_delta: OnDelta = lambda kind, piece: None) -> None:
         self._turn = turn
         self._on_delta = on_delta
         self._text: list[str] = []
         self._text_length = 0
         self._refusal: list[str] = []
-        self._calls: dict[int, dict[str, str]] = {}
+        self._extra: dict[str, Any] = {}
+        self._calls = _Calls()
         self._usage: Usage | None = None
         self._finish_reason = ""
 
@@ -68,9 +91,9 @@ class AnswerBuilder:
         if not isinstance(chunk, dict):
             raise BadAnswer(f"a chunk that is no object: {str(chunk)[:200]}")
         if chunk.get("error"):
-            raise _model_error(chunk["error"])
+            raise error_in(chunk["error"])
         self._usage = _usage(chunk.get("usage")) or self._usage
-        for choice in _objects(chunk.get("choices"))[:1]:
+        for choice in [each for each in _objects(chunk.get("choices")) if not each.get("index")][:1]:
             delta = choice.get("delta") or choice.get("message")
             if isinstance(delta, dict):
                 self._take(delta)
@@ -87,17 +110,20 @@ class AnswerBuilder:
         """Characters of text so far."""
         return self._text_length
 
+    def end(self) -> None:
+        """The stream has said `[DONE]`: what there is is whole, unless that is nothing."""
+        if not self._finish_reason and (self._text or self._refusal or self._calls.all):
+            self._finish_reason = "tool_calls" if self._calls.all else "stop"
+
     def cut_off(self) -> None:
         """Nothing more is read: the answer ends here, as at its token limit."""
         self._finish_reason = "length"
 
     def answer(self) -> Answer:
         """What was collected; calls that lack an id get one."""
-        calls = tuple(
-            Call(call["id"] or f"call_{self._turn}_{index}", call["name"], call["arguments"])
-            for index, call in sorted(self._calls.items())
-        )
-        return Answer(_joined(self._text), calls, self._usage, self._finish_reason, _joined(self._refusal))
+        text, refusal = _joined(self._text), _joined(self._refusal)
+        calls = self._calls.whole(self._turn)
+        return Answer(text, calls, self._usage, self._finish_reason, refusal, self._extra)
 
     def _take(self, delta: dict[str, Any]) -> None:
         thought = delta.get("reasoning_content") or delta.get("reasoning")
@@ -110,31 +136,104 @@ class AnswerBuilder:
             self._on_delta("text", text)
         if isinstance(delta.get("refusal"), str):
             self._refusal.append(delta["refusal"])
+        self._extra = _merged(self._extra, delta.get("extra_content"))
         for position, piece in enumerate(_objects(delta.get("tool_calls"))):
-            self._take_call(position, piece)
+            self._calls.take(position, piece)
 
-    def _take_call(self, position: int, piece: dict[str, Any]) -> None:
-        index = piece.get("index")
-        if type(index) is not int:
-            index = self._index_of(piece.get("id"), position)
-        call = self._calls.setdefault(index, {"id": "", "name": "", "arguments": ""})
+
+@dataclass
+class _Call:
+    """A call under way."""
+
+    index: int
+    id: str = ""
+    name: str = ""
+    arguments: str = ""
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether its arguments are JSON: no piece of this call follows."""
+        if not self.arguments.rstrip().endswith("}"):
+            return False
+        try:
+            json.loads(self.arguments)
+        except (ValueError, RecursionError):
+            return False
+        return True
+
+
+class _Calls:
+    """Tool calls out of their pieces.
+
+    A piece belongs to the call of its id. Its `index` counts only without one: some providers leave it out, and some
+    say 0 of every call. A piece with neither goes on with the last call, unless it begins another one.
+    """
+
+    def __init__(self) -> None:
+        self.all: list[_Call] = []
+
+    def take(self, position: int, piece: dict[str, Any]) -> None:
+        """Add a piece, which stood at that position of its delta."""
         function = piece.get("function")
-        if isinstance(piece.get("id"), str):
-            call["id"] = call["id"] or piece["id"]
-        if isinstance(function, dict):
-            call["name"] = call["name"] or str(function.get("name") or "")
-            arguments = function.get("arguments")
-            if isinstance(arguments, str):
-                call["arguments"] += arguments
+        function = function if isinstance(function, dict) else {}
+        name, arguments = (
+            value if isinstance(value, str) else "" for value in map(function.get, ("name", "arguments"))
+        )
+        identity = piece.get("id") if isinstance(piece.get("id"), str) else ""
+        index = piece.get("index") if type(piece.get("index")) is int else None
+        call = self._call_of(str(identity or ""), index, position, name, arguments)
+        call.id = call.id or str(identity or "")
+        call.name = call.name or name
+        call.arguments += arguments
+        call.extra = _merged(call.extra, piece.get("extra_content"))
 
-    def _index_of(self, call_id: Any, position: int) -> int:
-        """The place of a piece without an index: that of its id, else a new one for a new id, else its position."""
-        if not isinstance(call_id, str) or not call_id:
-            return position
-        for index, call in self._calls.items():
-            if call["id"] == call_id:
-                return index
-        return len(self._calls)
+    def whole(self, turn: int) -> tuple[Call, ...]:
+        """The calls, in the order of their numbers and then of their beginnings."""
+        calls = sorted(self.all, key=lambda call: call.index)
+        return tuple(
+            Call(call.id or f"call_{turn}_{number}", call.name, call.arguments, call.extra)
+            for number, call in enumerate(calls)
+        )
+
+    def _call_of(self, identity: str, index: int | None, position: int, name: str, arguments: str) -> _Call:
+        last = self.all[-1] if self.all else None
+        if identity:
+            same = next((call for call in self.all if call.id == identity), None)
+            waiting = (
+                last if last and not last.id and not (last.name and name) and index in (None, last.index) else None
+            )
+            return same or waiting or self._new(index, position)
+        if index is not None:
+            last = next((call for call in reversed(self.all) if call.index == index), None)
+        if last is None or (name and last.name and _is_another(last, name, arguments, index is None and position > 0)):
+            return self._new(index, position)
+        return last
+
+    def _new(self, index: int | None, position: int) -> _Call:
+        call = _Call(position if index is None else index)
+        self.all.append(call)
+        return call
+
+
+def _is_another(last: _Call, name: str, arguments: str, is_beside: bool) -> bool:
+    """Whether a named piece behind this call begins another one, and does not only say the name again."""
+    return is_beside or name != last.name or (bool(arguments) and last.is_whole)
+
+
+def _extra(values: dict[str, Any]) -> dict[str, Any]:
+    return {"extra_content": values} if values else {}
+
+
+def _merged(old: dict[str, Any], new: Any) -> dict[str, Any]:
+    """Both objects in one, what is newer before what is older."""
+    if not isinstance(new, dict):
+        return old
+    both = {**old, **new}
+    for key in old.keys() & new.keys():
+        if isinstance(old[key], dict) and isinstance(new[key], dict):
+            both[key] = {**old[key], **new[key]}
+    return both
 
 
 def _joined(pieces: list[str]) -> str:
@@ -154,26 +253,30 @@ def _objects(value: Any) -> list[dict[str, Any]]:
 
 
 def _usage(value: Any) -> Usage | None:
+    """The tokens as OpenAI states them; those of the thinking, where they are only in the total, are output."""
     if not isinstance(value, dict):
         return None
     details = value.get("prompt_tokens_details")
     cached = details.get("cached_tokens") if isinstance(details, dict) else 0
-    return Usage(_count(value.get("prompt_tokens")), _count(value.get("completion_tokens")), _count(cached))
+    read, written, total = (_count(value.get(f"{kind}_tokens")) for kind in ("prompt", "completion", "total"))
+    return Usage(read, max(written, total - read), _count(cached))
 
 
 def _count(value: Any) -> int:
     return value if type(value) is int and 0 < value < 2**53 else 0
 
 
-def _model_error(error: Any) -> ModelError:
+def error_in(error: Any) -> ModelError:
+    """What the error object of a stream, of whatever shape, says."""
     if not isinstance(error, dict):
         return ModelError(str(error)[:2000], None)
+    message = str(error.get("message") or error)[:2000]
     for key in ("status", "status_code", "code"):
-        value = error.get(key)
-        if str(value).isdigit():
-            return ModelError(str(error.get("message") or error)[:2000], int(str(value)))
+        value = str(error.get(key))
+        if value.isascii() and value.isdigit() and len(value) == 3:
+            return ModelError(message, int(value), error)
     status = _STATUS_OF_TYPE.get(str(error.get("type"))) or _STATUS_OF_TYPE.get(str(error.get("code")))
-    return ModelError(str(error.get("message") or error)[:2000], status)
+    return ModelError(message, status, error)
 
 
 # The names that providers give to errors inside a stream, whose HTTP status was sent before.

@@ -55,7 +55,13 @@ def _check_schema(wanted: object) -> None:
 def _check_lists(brief: Brief) -> None:
     lists = {"outputs": brief.outputs}
     if brief.agent is not None:
-        lists.update({"agent.tools": brief.agent.tools, "agent.outputs": brief.agent.outputs})
+        lists.update(
+            {
+                "agent.tools": brief.agent.tools,
+                "agent.outputs": brief.agent.outputs,
+                "agent.results": brief.agent.results,
+            }
+        )
     for name, value in lists.items():
         if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
             raise ProtocolError(f"the brief's {name} is no list of texts")

@@ -9,6 +9,7 @@ import threading
 import time
 from typing import Any, Callable
 
+from .memory import offered_first
 from .procfs import descendants
 
 PR_SET_CHILD_SUBREAPER = 36
@@ -60,7 +61,8 @@ class Children:
         with self._lock:
             if self._is_closed:
                 raise WorkStopped("the execution is ending")
-            process = subprocess.Popen(arguments, stdin=subprocess.DEVNULL, start_new_session=True, **options)
+            with offered_first():
+                process = subprocess.Popen(arguments, stdin=subprocess.DEVNULL, start_new_session=True, **options)
             process.returncode = 0  # `reap` collects it, not this object
             child = self._running[process.pid] = Child(process.pid)
         return child

@@ -7,7 +7,14 @@ import threading
 import time
 from typing import Any, Callable
 
-from .protocol import MAX_RECORD_BYTES, Record, encode_record
+from .protocol import (
+    EXIT_FINISHED,
+    EXIT_JOURNAL_BROKEN,
+    EXIT_NOT_SYNCED,
+    MAX_RECORD_BYTES,
+    Record,
+    encode_record,
+)
 from .reserve import Reserve
 
 FLUSH_SECONDS = 0.05
@@ -75,8 +82,8 @@ class Journal:
             self._is_open = False
             self._changed.notify_all()
 
-    def finish(self, data: dict[str, Any], bare: dict[str, Any]) -> bool:
-        """Write the last record and sync it to the disk; False when it could not be written.
+    def finish(self, data: dict[str, Any], bare: dict[str, Any]) -> int:
+        """Write the last record and sync it to the disk; the exit code that says how far that went.
 
         `bare` is written instead when `data` does not fit into the journal any more.
         """
@@ -88,10 +95,10 @@ class Journal:
             for _ in range(_FINISH_TRIES):
                 if self._try_to_finish(line if self._n < number else b""):
                     self._reserve.release()
-                    return True
+                    return EXIT_FINISHED
                 self._reserve.release()
                 time.sleep(_FINISH_PAUSE_SECONDS)
-            return False
+            return EXIT_JOURNAL_BROKEN if self._n < number else EXIT_NOT_SYNCED
 
     def _try_to_finish(self, line: bytes) -> bool:
         try:

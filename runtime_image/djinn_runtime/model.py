@@ -79,6 +79,7 @@ def _collect(response: http.client.HTTPResponse, builder: AnswerBuilder, max_tex
     else:
         for data in events(_chunks(response)):
             if data.strip() == "[DONE]":
+                builder.end()
                 break
             builder.add(json.loads(data))
             if builder.text_length > max_text:

@@ -1,8 +1,10 @@
 """The journal and brief protocol: the one module that Djinn and the runtime in the container share.
 
-An execution's directory holds three files. Djinn writes `brief.json` before the start; the runtime makes `started`
-(a directory: `mkdir` is atomic) before anything else, so that a second start of the same container does nothing; the
-runtime appends to `journal.ndjson`, one JSON object a line, numbered from 1 without gaps:
+An execution's directory is its host's and cannot be written from inside, but for two names in it. Djinn writes
+`brief.json` and makes an empty `journal.ndjson` and the directory `scratch` before the start. The runtime makes
+`scratch/started` (a directory: `mkdir` is atomic) before anything else, so that a second start of the same container
+does nothing; whatever else the work needs beside its workspace is in `scratch` too. The runtime appends to
+`journal.ndjson`, one JSON object a line, numbered from 1 without gaps:
 
     {"n": 1, "t": 1732252800123, "type": "ready", "data": {}}
 
@@ -20,6 +22,7 @@ VERSION = 1
 
 BRIEF_NAME = "brief.json"
 JOURNAL_NAME = "journal.ndjson"
+SCRATCH_NAME = "scratch"
 GUARD_NAME = "started"
 
 CONTAINER_WORKSPACE = "/workspace"
@@ -33,7 +36,10 @@ ANSWER = "answer"  # the one output of an agent with an output schema
 MAX_RECORD_BYTES = 64 * 1024
 MAX_JOURNAL_BYTES = 64 * 1024 * 1024
 
+# The exit code of the runtime. Whoever reads `finished` compares: it stands there exactly when the code is one of the
+# first two, of this or of an earlier start.
 EXIT_FINISHED = 0
+EXIT_NOT_SYNCED = 96  # `finished` is written, but the disk may not have it yet
 EXIT_ALREADY_STARTED = 97
 EXIT_JOURNAL_BROKEN = 98
 
@@ -55,7 +61,10 @@ RECORD_TYPES = frozenset(
 
 # Reasons that the runtime itself may state in `finished`; anything else it says is recorded as "error".
 FAILURE_REASONS = frozenset(
-    ["error", "timeout", "output_limit", "disk", "turns", "model", "rejected", "cancelled", "budget", "invalid_output"]
+    [
+        *("error", "timeout", "out_of_memory", "output_limit", "disk", "turns", "model"),
+        *("rejected", "cancelled", "budget", "invalid_output", "unmatched"),
+    ]
 )
 
 
@@ -78,7 +87,7 @@ class AgentBrief:
     """What the built-in loop needs: the persona's text, the task and its limits.
 
     With `output_schema` ({"name", "strict", "schema"}) there is no loop: the model is asked without tools, and the
-    value that follows the JSON Schema is the output `ANSWER`.
+    value that follows the JSON Schema is the output `ANSWER`. With `results` one output has to be one of them.
     """
 
     name: str
@@ -91,6 +100,7 @@ class AgentBrief:
     max_output_tokens: Optional[int] = None
     temperature: Optional[float] = None
     output_schema: Optional[Dict[str, Any]] = None
+    results: List[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -189,6 +199,12 @@ def clean(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [clean(item) for item in value]
     return value
+
+
+def folded(value: Any) -> str:
+    """The text by which an output and a result are compared: trimmed, any case, JSON for what is not text."""
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return text.strip().casefold()
 
 
 def split_lines(chunk: bytes) -> Tuple[List[bytes], bytes]:

@@ -6,23 +6,49 @@ import time
 from dataclasses import dataclass
 
 MAX_WAIT_SECONDS = 3600.0
+DOUBTFUL_TRIES = 5
 _FIRST_PAUSE_SECONDS = 0.25
 _LONGEST_PAUSE_SECONDS = 10.0
-_DOUBTFUL_TRIES = 5
+_LONGEST_PAUSE_OF_PROVIDERS = 60.0
 
-# The gateway or the provider says "not now": asked again until the deadline.
-_PASSING = frozenset({408, 425, 429, 502, 503, 504, 529})
+# "Not now": asked again until the deadline. Other server errors are doubtful: the work may be done, and paid for.
+_PASSING = frozenset({425, 429, 503, 529})
+_DOUBTFUL = frozenset({408})
 _REASON_OF_STATUS = {401: "rejected", 403: "rejected", 402: "budget"}
+_REASON_OF_KIND = {
+    "key_refused": "rejected",
+    "no_key": "rejected",
+    "unknown_model": "rejected",
+    "no_credit": "rejected",
+}
 
 
 @dataclass(frozen=True)
 class Failure:
-    """One failed attempt. `status` is None when the transport failed; `retry_after` is the header's text."""
+    """One failed attempt. `status` is None when the transport failed; `retry_after` is the header's text.
+
+    The gateway states `kind` of what a provider did, whether that `is_permanent`, and `short`, a few words for a list;
+    anything else is judged by its status. `is_doubtful`: an answer was begun, and perhaps paid for, but is of no use.
+    """
 
     message: str
     status: int | None = None
     retry_after: str = ""
     is_doubtful: bool = False
+    kind: str = ""
+    is_permanent: bool = False
+    short: str = ""
+
+    @property
+    def words(self) -> str:
+        return self.short or self.message[:200]
+
+    @property
+    def counts(self) -> bool:
+        """Whether it is one of those of which five in a row are the model's failure."""
+        if self.is_doubtful or self.kind or self.status is None:
+            return self.is_doubtful
+        return self.status in _DOUBTFUL or (self.status >= 500 and self.status not in _PASSING)
 
 
 @dataclass(frozen=True)
@@ -39,19 +65,35 @@ class GiveUp:
     reason: str
 
 
-def decide(failure: Failure, attempt: int, luck: float) -> Again | GiveUp:
-    """What follows the given attempt (counted from 1, consecutive failures only). `luck` in 0..1 spreads the pauses.
+@dataclass
+class Trouble:
+    """The call that is being made again and again, as the deadline's message tells it."""
 
-    Transport failures and passing refusals are tried again without end, since the deadline ends them; a server error
-    or a nonsensical answer five times in a row is the model's failure.
+    attempts: int = 0
+    failure: str = ""
+
+    @property
+    def words(self) -> str:
+        if not self.attempts:
+            return ""
+        times = "once" if self.attempts == 1 else f"{self.attempts} times"
+        return f"; the last call failed {times} until then, at last: {self.failure}"
+
+
+def decide(failure: Failure, attempt: int, doubts: int, luck: float) -> Again | GiveUp:
+    """What follows the given attempt. `luck` in 0..1 spreads the pauses.
+
+    Counted from 1 are the failures in a row: `attempt` all of them, `doubts` those that count. Transport failures and
+    passing refusals are tried again without end, since the deadline ends them; five doubtful answers are the model's
+    failure.
     """
     status = failure.status
-    is_endless = status in _PASSING or (status is None and not failure.is_doubtful)
-    is_doubtful = failure.is_doubtful or (status is not None and status >= 500)
-    if is_endless or (is_doubtful and attempt < _DOUBTFUL_TRIES):
+    is_endless = bool(failure.kind) or status is None or status in _PASSING
+    if not failure.is_permanent and (doubts < DOUBTFUL_TRIES if failure.counts else is_endless):
         asked = retry_after_seconds(failure.retry_after, time.time())
-        return Again(asked if asked is not None else _pause(attempt, luck))
-    return GiveUp(_REASON_OF_STATUS.get(status or 0, "model"))
+        longest = _LONGEST_PAUSE_SECONDS if status is None else _LONGEST_PAUSE_OF_PROVIDERS
+        return Again(asked if asked is not None else _pause(attempt, longest, luck))
+    return GiveUp(_REASON_OF_KIND.get(failure.kind) or _REASON_OF_STATUS.get(status or 0, "model"))
 
 
 def retry_after_seconds(text: str, now: float) -> float | None:
@@ -70,6 +112,6 @@ def retry_after_seconds(text: str, now: float) -> float | None:
     return min(max(seconds, 0.0), MAX_WAIT_SECONDS)
 
 
-def _pause(attempt: int, luck: float) -> float:
-    longest = min(_LONGEST_PAUSE_SECONDS, _FIRST_PAUSE_SECONDS * 2.0 ** min(attempt - 1, 10))
-    return longest * (0.5 + luck / 2)
+def _pause(attempt: int, longest: float, luck: float) -> float:
+    seconds = min(longest, _FIRST_PAUSE_SECONDS * 2.0 ** min(attempt - 1, 10))
+    return seconds * (0.5 + luck / 2)

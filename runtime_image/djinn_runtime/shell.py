@@ -18,7 +18,7 @@ _DRAIN_BYTES = 1024 * 1024  # a pipe holds 64 KiB unless enlarged, at most 1 MiB
 _EXIT_SECONDS = 5.0
 _LONGEST_WAIT_SECONDS = 3600.0
 
-OnOutput = Callable[[str, bytes], None]
+OnOutput = Callable[[bytes], None]
 
 
 @dataclass(frozen=True)
@@ -34,9 +34,12 @@ class Ran:
 
 
 def environment(extra: dict[str, str]) -> dict[str, str]:
-    """The clean environment of the work: nothing of the runtime's own but PATH."""
+    """The clean environment of the work: nothing of the runtime's own but PATH.
+
+    Python writes to a pipe only when it has much to write or ends; unbuffered, what a program prints is written then.
+    """
     path = os.environ.get("PATH") or "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-    return {"PATH": path, "HOME": "/tmp", "LANG": "C.UTF-8", "TERM": "dumb", **extra}
+    return {"PATH": path, "HOME": "/tmp", "LANG": "C.UTF-8", "TERM": "dumb", "PYTHONUNBUFFERED": "1", **extra}
 
 
 def shell() -> str:
@@ -62,7 +65,7 @@ def shell_code(exit_code: int | None) -> int | None:
 
 
 class Command:
-    """One program to run. With `is_joined` its stderr goes into stdout, in the order of writing."""
+    """One program to run. Its stdout and stderr are one pipe: two could not tell the order of writing."""
 
     def __init__(
         self,
@@ -72,7 +75,6 @@ class Command:
         directory: str,
         variables: dict[str, str],
         timeout_seconds: float,
-        is_joined: bool,
         on_output: OnOutput,
     ) -> None:
         self._children = children
@@ -80,9 +82,8 @@ class Command:
         self._directory = directory
         self._variables = variables
         self._timeout_seconds = timeout_seconds
-        self._streams = ["stdout"] if is_joined else ["stdout", "stderr"]
         self._on_output = on_output
-        self._names: dict[int, str] = {}
+        self._pipe: int | None = None
 
     def run(self) -> Ran:
         """Run to the exit or the time limit. Raises OSError when the program cannot be started."""
@@ -93,33 +94,29 @@ class Command:
                 self._children.kill(child)
                 self._follow(child, time.monotonic() + _EXIT_SECONDS)
             self._drain()
-            return Ran(child.exit_code, is_timed_out, is_held=bool(self._names))
+            return Ran(child.exit_code, is_timed_out, is_held=self._pipe is not None)
         finally:
             os.close(child.exited)
-            for pipe in self._names:
-                _leave(pipe)
+            if self._pipe is not None:
+                _leave(self._pipe)
 
     def _spawn(self) -> Child:
-        pipes = [os.pipe() for _ in self._streams]
-        writers = [writer for _, writer in pipes]
+        reader, writer = os.pipe()
         try:
             child = self._children.spawn(
                 self._arguments,
                 cwd=self._directory,
                 env=self._variables,
-                stdout=writers[0],
-                stderr=writers[1] if len(writers) > 1 else subprocess.STDOUT,
+                stdout=writer,
+                stderr=subprocess.STDOUT,
             )
         except BaseException:
-            for reader, _ in pipes:
-                os.close(reader)
+            os.close(reader)
             raise
         finally:
-            for writer in writers:
-                os.close(writer)
-        for position, (reader, _) in enumerate(pipes):
-            os.set_blocking(reader, False)
-            self._names[reader] = self._streams[position]
+            os.close(writer)
+        os.set_blocking(reader, False)
+        self._pipe = reader
         return child
 
     def _follow(self, child: Child, limit: float) -> bool:
@@ -129,34 +126,36 @@ class Command:
             if left <= 0:
                 return False
             poller = select.poll()
-            for descriptor in (child.exited, *self._names):
-                poller.register(descriptor, select.POLLIN)
+            poller.register(child.exited, select.POLLIN)
+            if self._pipe is not None:
+                poller.register(self._pipe, select.POLLIN)
             ready = {descriptor for descriptor, _ in poller.poll(min(left, _LONGEST_WAIT_SECONDS) * 1000)}
-            for pipe in ready & set(self._names):
-                self._read(pipe)
+            if self._pipe in ready:
+                self._read()
             if child.exited in ready:
                 return True
 
     def _drain(self) -> None:
-        """Read what is in the pipes now, without waiting for whoever still holds them."""
-        for pipe in list(self._names):
-            size = 0
-            while size < _DRAIN_BYTES:
-                read = self._read(pipe)
-                if not read:
-                    break
-                size += read
+        """Read what is in the pipe now, without waiting for whoever still holds it."""
+        size = 0
+        while size < _DRAIN_BYTES:
+            read = self._read()
+            if not read:
+                break
+            size += read
 
-    def _read(self, pipe: int) -> int:
+    def _read(self) -> int:
+        if self._pipe is None:
+            return 0
         try:
-            chunk = os.read(pipe, READ_BYTES)
+            chunk = os.read(self._pipe, READ_BYTES)
         except BlockingIOError:
             return 0
         if chunk:
-            self._on_output(self._names[pipe], chunk)
+            self._on_output(chunk)
         else:
-            del self._names[pipe]
-            os.close(pipe)
+            os.close(self._pipe)
+            self._pipe = None
         return len(chunk)
 
 

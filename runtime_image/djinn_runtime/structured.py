@@ -9,6 +9,7 @@ from __future__ import annotations
 import http.client
 import json
 import re
+from dataclasses import replace
 from typing import Any
 
 from .answer import Answer, BadAnswer
@@ -19,6 +20,7 @@ from .journal import Journal
 from .model import Model
 from .outcome import Ended, Outcome, failed, outputs_problem
 from .protocol import ANSWER, AgentBrief, Brief
+from .retry import Trouble
 
 CHECK_PATH = "/v1/outputs/check"
 MAX_CALLS = 3  # one question and two repairs
@@ -27,6 +29,7 @@ MAX_RESENT_BYTES = 64 * 1024
 _MAX_CHECK_BYTES = 256 * 1024
 _REFUSES_FORMAT = (400, 422)
 _FENCE = "```"
+INVALID, UNMATCHED = "invalid_output", "unmatched"  # reasons of failure
 
 TASK = "Answer with one JSON value that follows this JSON Schema, and with nothing else:"
 REPAIR = (
@@ -34,17 +37,17 @@ REPAIR = (
 )
 
 
-def run_structured(brief: Brief, journal: Journal) -> Outcome:
+def run_structured(brief: Brief, journal: Journal, trouble: Trouble) -> Outcome:
     """Ask the brief's agent until its answer follows the schema. Raises `Ended` when it does not come to that."""
     assert brief.agent is not None
-    return _Question(brief, brief.agent, journal).run()
+    return _Question(brief, brief.agent, journal, trouble).run()
 
 
 class _Question:
-    def __init__(self, brief: Brief, agent: AgentBrief, journal: Journal) -> None:
+    def __init__(self, brief: Brief, agent: AgentBrief, journal: Journal, trouble: Trouble) -> None:
         assert agent.output_schema is not None
         self._journal = journal
-        self._gateway = Gateway(brief, journal)
+        self._gateway = Gateway(brief, journal, trouble)
         self._model = Model(self._gateway, agent, [], journal, max_text=MAX_TEXT)
         self._format = _response_format(agent.output_schema)
         self._max_output_tokens = agent.max_output_tokens
@@ -56,10 +59,12 @@ class _Question:
 
     def run(self) -> Outcome:
         problems: list[str] = []
+        value: Any = None
+        reason = INVALID
         for turn in range(1, MAX_CALLS + 1):
             answer = self._ask(turn)
             self._require_whole(answer)
-            value, problems = self._read(answer.text, turn)
+            value, problems, reason = self._read(answer.text, turn)
             if not problems:
                 return Outcome(outputs={ANSWER: value})
             self._tell(f"answer {turn} of at most {MAX_CALLS} cannot be used: {'; '.join(problems)}")
@@ -68,14 +73,16 @@ class _Question:
                 {"role": "user", "content": REPAIR.format(problems="\n".join(f"- {text}" for text in problems))},
             ]
         words = "; ".join(problems)
-        return failed("invalid_output", f"none of {MAX_CALLS} answers follows the schema; the last one: {words}")
+        if reason == UNMATCHED:
+            return replace(failed(UNMATCHED, f"none of {MAX_CALLS} answers: {words}"), outputs={ANSWER: value})
+        return failed(INVALID, f"none of {MAX_CALLS} answers follows the schema; the last one: {words}")
 
     def _ask(self, turn: int) -> Answer:
         """The next answer. A provider that refuses the request is asked once again without `response_format`."""
         try:
             return self._model.ask(self._messages, turn, **self._format)
         except Refused as exc:
-            if exc.status not in _REFUSES_FORMAT or not self._format:
+            if not self._format or exc.status not in _REFUSES_FORMAT or exc.kind not in ("", "refused"):
                 raise
             self._format = {}
             self._tell(f"asked again without response_format: {exc}")
@@ -89,16 +96,16 @@ class _Question:
             limit = f"{self._max_output_tokens} tokens" if self._max_output_tokens else "the longest that is possible"
             raise Ended(failed("output_limit", f"the answer was cut off at its limit, {limit}"))
 
-    def _read(self, text: str, turn: int) -> tuple[Any, list[str]]:
-        """The value in an answer, and what is wrong with it."""
+    def _read(self, text: str, turn: int) -> tuple[Any, list[str], str]:
+        """The value in an answer, what is wrong with it, and the reason with which it fails if it stays so."""
         try:
             value = parse_arguments(_json_text(text))
         except ValueError as exc:
-            return None, [f"it is no JSON value: {exc}"]
+            return None, [f"it is no JSON value: {exc}"], INVALID
         problem = outputs_problem({ANSWER: value})
-        return value, [problem] if problem else self._check(value, turn)
+        return (value, [problem], INVALID) if problem else (value, *self._check(value, turn))
 
-    def _check(self, value: Any, turn: int) -> list[str]:
+    def _check(self, value: Any, turn: int) -> tuple[list[str], str]:
         body = json.dumps({"value": value}).encode()
         try:
             return self._gateway.post(CHECK_PATH, body, turn, _problems)
@@ -130,9 +137,9 @@ def _json_text(text: str) -> str:
     return "\n".join(lines[first + 1 : last]) or "\n"
 
 
-def _problems(response: http.client.HTTPResponse) -> list[str]:
+def _problems(response: http.client.HTTPResponse) -> tuple[list[str], str]:
     answer = json.loads(response.read(_MAX_CHECK_BYTES))
     problems = answer.get("problems") if isinstance(answer, dict) else None
     if not isinstance(problems, list) or not all(isinstance(problem, str) for problem in problems):
         raise BadAnswer("a check without a list of problems")
-    return problems
+    return problems, UNMATCHED if answer.get("reason") == UNMATCHED else INVALID

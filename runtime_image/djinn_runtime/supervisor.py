@@ -26,10 +26,12 @@ from .protocol import (
     GUARD_NAME,
     JOURNAL_NAME,
     MAX_JOURNAL_BYTES,
+    SCRATCH_NAME,
     Brief,
     ProtocolError,
 )
 from .reserve import Reserve
+from .retry import Trouble
 
 
 def main(arguments: list[str]) -> int:
@@ -40,7 +42,7 @@ def main(arguments: list[str]) -> int:
         return EXIT_JOURNAL_BROKEN
     bells = _Bells()
     try:
-        os.mkdir(os.path.join(arguments[0], GUARD_NAME))
+        os.mkdir(os.path.join(arguments[0], SCRATCH_NAME, GUARD_NAME))
     except FileExistsError:
         return EXIT_ALREADY_STARTED
     except OSError as exc:
@@ -84,13 +86,15 @@ class _Bells:
 class _Supervisor:
     def __init__(self, directory: str, started: float, bells: _Bells) -> None:
         self._directory = directory
+        self._scratch = os.path.join(directory, SCRATCH_NAME)
         self._started = started
         self._bells = bells
         self._children = Children(self._warn)
+        self._trouble = Trouble()
         self._journal: Journal | None = None
 
     def run(self) -> int:
-        reserve = Reserve(self._directory)
+        reserve = Reserve(self._scratch)
         problem, brief = "", None
         try:
             brief = read_brief(self._directory)
@@ -111,7 +115,7 @@ class _Supervisor:
         while True:
             left = limit - time.monotonic()
             if left <= 0:
-                return failed("timeout", f"the deadline of {brief.deadline_seconds} s has passed")
+                return failed("timeout", f"the deadline of {brief.deadline_seconds} s has passed{self._trouble.words}")
             outcome = self._bells.wait(left)
             if outcome is not None:
                 return outcome
@@ -120,7 +124,7 @@ class _Supervisor:
     def _work(self, journal: Journal, brief: Brief) -> None:
         try:
             journal.append("ready", python=sys.version.split()[0], mode=brief.mode)
-            self._bells.ring(_perform(brief, self._directory, journal, self._children))
+            self._bells.ring(_perform(brief, self._scratch, journal, self._children, self._trouble))
         except Ended as end:
             self._bells.ring(end.outcome)
         except (JournalStopped, WorkStopped):
@@ -135,10 +139,10 @@ class _Supervisor:
         journal.seal()
         self._children.stop()
         bare = failed("output_limit", "the journal is full", outcome.exit_code)
-        if journal.finish(outcome.data(), bare.data()):
-            return EXIT_FINISHED
-        _complain("the last record cannot be written")
-        return EXIT_JOURNAL_BROKEN
+        code = journal.finish(outcome.data(), bare.data())
+        if code != EXIT_FINISHED:
+            _complain("the last record cannot be written, or not to the disk")
+        return code
 
     def _fail(self, reason: str, message: str) -> None:
         self._bells.ring(failed(reason, message))
@@ -149,18 +153,20 @@ class _Supervisor:
 
 
 def _complain(message: str) -> None:
-    sys.stderr.write(f"{message}\n")
+    with contextlib.suppress(OSError):  # nobody may read it any more; the exit code must be the one that was meant
+        sys.stderr.write(f"{message}\n")
+        sys.stderr.flush()
 
 
-def _perform(brief: Brief, directory: str, journal: Journal, children: Children) -> Outcome:
+def _perform(brief: Brief, scratch: str, journal: Journal, children: Children, trouble: Trouble) -> Outcome:
     if brief.mode == "command":
         from .command import run_command
 
-        return run_command(brief, directory, journal, children)
+        return run_command(brief, scratch, journal, children)
     if brief.agent is not None and brief.agent.output_schema is not None:
         from .structured import run_structured
 
-        return run_structured(brief, journal)
+        return run_structured(brief, journal, trouble)
     from .agent import run_agent
 
-    return run_agent(brief, journal, children)
+    return run_agent(brief, journal, children, trouble)

@@ -46,6 +46,22 @@ def test_who_is_inactive_has_no_role(fields: dict[str, object]) -> None:
     assert [person.has_role(role) for role in Role] == [False] * 4
 
 
+def test_a_new_person_is_a_viewer() -> None:
+    assert User.objects.create_user("new").role == Role.VIEWER
+
+
+def test_who_is_added_in_the_admin_is_a_viewer_unless_somebody_says_otherwise(administrator: Client) -> None:
+    form = administrator.get("/admin/accounts/user/add/").content.decode()
+    assert '<option value="viewer" selected>' in form
+    password = {"password1": "correct horse battery", "password2": "correct horse battery", "usable_password": "true"}
+    administrator.post("/admin/accounts/user/add/", {"username": "vera", "role": "viewer", **password})
+    administrator.post("/admin/accounts/user/add/", {"username": "olga", "role": "operator", **password})
+    assert dict(User.objects.filter(is_superuser=False).values_list("username", "role")) == {
+        "vera": "viewer",
+        "olga": "operator",
+    }
+
+
 def test_a_token_opens_for_its_person(ada: User) -> None:
     _, key = create_token(user=ada, name="ci")
     assert user_of_key(key=key) == ada

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from django.conf import settings as present
 from django.db import transaction
+from django.utils import timezone
 from pytest_django import Settings
 from rest_framework.test import APIClient
 
@@ -16,7 +18,7 @@ from djinn.accounts.models import User
 from djinn.events.log import NewEvent, append
 from djinn.runs.models import Run
 from tests.api.conftest import Api
-from tests.dashboard.make import end_run, make_call, make_run, make_step
+from tests.dashboard.make import end_run, end_step, make_call, make_run, make_step
 
 BODY = {"pipeline": "echo", "inputs": {"word": "hello"}}
 RUNS = "/api/v1/runs/"
@@ -28,6 +30,24 @@ def _post(client: APIClient, body: Any, **extra: Any) -> Any:
 
 def _start(client: APIClient, body: Any = BODY, **extra: Any) -> Any:
     return _post(client, json.dumps(body), **extra)
+
+
+def test_a_step_that_failed_says_so_in_a_line_and_where_its_log_is(api: Api) -> None:
+    run = make_run(User.objects.create_user("owner"))
+    row = make_step(run)
+    end_step(row, "failed", reason="error", message="exit code 3: boom")
+    (step,) = api("viewer").get(f"{RUNS}{run.pk}/").json()["step_runs"]
+    assert step["message"] == "exit code 3: boom"
+    assert step["log_url"] == f"{present.BASE_URL}/runs/{run.pk}/#step-run-{row.pk}"
+
+
+def test_an_event_tells_when_it_happened_and_not_when_it_was_read(api: Api) -> None:
+    row = make_step(make_run(User.objects.create_user("owner")))
+    happened = timezone.now() - timedelta(minutes=10)
+    with transaction.atomic():
+        append(row.run.stream, [NewEvent("text", {"text": "x"}, row.execution_id, offset=0, happened_at=happened)])
+    *_, event = api("viewer").get(f"{RUNS}{row.run_id}/events/").json()["events"]
+    assert datetime.fromisoformat(event["at"]) == happened
 
 
 def test_a_run_is_started_with_its_inputs_and_found_at_its_location(api: Api, pipelines: Path) -> None:
@@ -43,6 +63,15 @@ def test_the_same_idempotency_key_starts_one_run(api: Api, pipelines: Path) -> N
     first, second = (_start(client, HTTP_IDEMPOTENCY_KEY="deploy-7").json()["id"] for _ in range(2))
     assert first == second
     assert Run.objects.count() == 1
+
+
+def test_the_same_idempotency_key_with_other_inputs_is_a_conflict(api: Api, pipelines: Path) -> None:
+    client = api("operator")
+    bodies = [{"pipeline": "echo", "inputs": {"word": word}} for word in ("one", "one", "two")]
+    answers = [_post(client, json.dumps(body), HTTP_IDEMPOTENCY_KEY="deploy-7") for body in bodies]
+    assert [answer.status_code for answer in answers] == [201, 201, 409]
+    assert answers[2].json()["error"]["details"] == {"Idempotency-Key": "was used for another request"}
+    assert Run.objects.get().inputs["word"] == "one"
 
 
 def test_the_key_of_another_person_starts_another_run(api: Api, pipelines: Path) -> None:

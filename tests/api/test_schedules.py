@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
+from django.db import connection, transaction
 from rest_framework.test import APIClient
 
 from djinn.accounts.models import User
 from djinn.runs.models import Run, Schedule
 from tests.api.conftest import Api, make_schedule
+from tests.stack.live import wait_for
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("pipelines")]
 
@@ -43,6 +46,41 @@ def test_what_is_left_out_of_a_change_stays(api: Api, people: dict[str, User]) -
         None,
     )
     assert (found["name"], found["inputs"]) == ("daily", {"word": "hello"})
+
+
+@pytest.mark.django_db(transaction=True)
+def test_two_changes_at_once_of_different_things_are_both_kept(api: Api, people: dict[str, User]) -> None:
+    """Both have read the schedule before either has stored."""
+    schedule = make_schedule(people["operator"])
+    changes: list[dict[str, Any]] = [{"cron": "5 5 * * *"}, {"inputs": {"word": "bye"}}, {"overlap": "queue"}]
+    clients = [api("operator") for _ in changes]
+    statuses: list[int] = []
+
+    def change(client: APIClient, body: dict[str, Any]) -> None:
+        statuses.append(send(client, "PATCH", f"schedules/{schedule.pk}/", body).status_code)
+        connection.close()
+
+    threads = [threading.Thread(target=change, args=pair) for pair in zip(clients, changes, strict=True)]
+    with transaction.atomic():
+        Schedule.objects.select_for_update().get(pk=schedule.pk)
+        for thread in threads:
+            thread.start()
+        wait_for(lambda: waiting_for_locks() == len(changes), why="all three at the lock")
+    for thread in threads:
+        thread.join(20)
+    schedule.refresh_from_db()
+    assert statuses == [200, 200, 200]
+    assert (schedule.cron, schedule.inputs["word"], schedule.overlap) == ("5 5 * * *", "bye", "queue")
+
+
+def waiting_for_locks() -> int:
+    """Sessions of this database that wait for a lock."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_stat_clear_snapshot()")
+        cursor.execute(
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        )
+        return int(cursor.fetchone()[0])
 
 
 def test_another_operator_who_changes_a_schedule_becomes_its_owner(api: Api, people: dict[str, User]) -> None:

@@ -151,6 +151,13 @@ def test_a_run_is_restarted_with_other_inputs(api: Api) -> None:
     assert (answer.status_code, answer.json()["inputs"], answer.json()["step_runs"]) == (201, {"word": "b"}, [])
 
 
+def test_a_run_is_restarted_with_another_model(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DJINN_PROVIDERS_WITH_KEYS", "openai")
+    run = work(begin(BUILD))
+    answer = post(api("operator"), f"{RUNS}{run.pk}/restart/", {"model": "openai/gpt-5"})
+    assert (answer.status_code, Run.objects.get(continues=run).model) == (201, "openai/gpt-5")
+
+
 def test_many_runs_are_cancelled_and_retried(api: Api) -> None:
     lost, still_open, client = work(begin(BAD)), begin(BUILD), api("operator")
     body = {"ids": [lost.pk, still_open.pk, 10**12]}

@@ -24,6 +24,11 @@ def test_the_present_configuration_passes() -> None:
     assert _ids(["default"]) == []
 
 
+def test_a_check_for_deployment_tells_how_disk_limits_are_kept() -> None:
+    found = {message.id: message.msg for message in run_checks(include_deployment_checks=True)}
+    assert "by: watch; limit: 5 GiB, 500,000 files; reserve: 2 GiB" in found["djinn.I001"]
+
+
 @pytest.mark.parametrize("url", ["unix:///nowhere/redis.sock", "redis://127.0.0.1:1/0", "http://redis", "nonsense"])
 def test_a_redis_that_cannot_be_asked_is_an_error(settings: Settings, url: str) -> None:
     settings.REDIS_URL = url

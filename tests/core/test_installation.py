@@ -13,7 +13,7 @@ import pytest
 
 from djinn.core.errors import AppError
 from djinn.core.installation.paths import LONGEST_SOCKET_PATH, PROJECT, Installation, present_installation
-from djinn.core.installation.stack import AlreadyRunning, Stack, free_port, is_running
+from djinn.core.installation.stack import AlreadyRunning, PortTaken, Stack, free_port, is_running, wanted_port
 
 
 def _mode(path: Path) -> int:
@@ -59,8 +59,28 @@ def test_the_folders_are_made_once_and_kept(tmp_path: Path) -> None:
         (installation.workspaces / "kept").touch()
     assert installation.gateway_directory.is_dir()
     made = {path.name for path in installation.home.iterdir()}
-    assert made - {"run"} == {"executions", "workspaces", "artifacts", "logs", "static"}
+    assert made - {"run"} == {"executions", "workspaces", "artifacts", "logs", "ready", "static"}
     assert [path.name for path in installation.workspaces.iterdir()] == ["kept"]
+
+
+def test_other_accounts_read_no_source_and_no_log_and_reach_the_sockets(tmp_path: Path) -> None:
+    installation = Installation(tmp_path / "home")
+    for directory in (installation.workspaces, installation.logs):
+        directory.mkdir(mode=0o755, parents=True)  # as an earlier version has left them
+    installation.make_directories()
+    private = (installation.workspaces, installation.executions, installation.artifacts, installation.logs)
+    assert {_mode(directory) for directory in private} == {0o700}
+    assert (_mode(installation.sockets), _mode(installation.gateway_directory)) == (0o711, 0o711)
+
+
+def test_a_port_that_was_asked_for_and_is_taken_is_told_in_a_sentence() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(PortTaken, match=rf"^Port {port} of 127.0.0.1 is taken by another program. Choose another"):
+            wanted_port(port)
+    assert wanted_port(port) == port
 
 
 def test_the_secret_is_made_once_by_many_at_once_and_read_by_its_owner_only(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,10 +14,11 @@ from pytest_django import Settings
 
 from djinn.celery import app
 from djinn.core import tasks
-from djinn.core.dispatch import drop_queue, ring_canary
+from djinn.core.dispatch import drop_queues, messages_in, ring_canaries
 from djinn.core.liveness import become_worker, queue_of, worker_views, workers_alive
 from djinn.core.models import WorkerBeat
-from tests.make import claimed, expire, make_execution, queue_key
+from djinn.executions import places
+from tests.make import claimed, expire, make_execution, mute_broker, queue_key
 
 pytestmark = [pytest.mark.django_db, pytest.mark.xdist_group("canaries")]
 
@@ -57,6 +59,27 @@ def test_a_canary_tells_which_worker_ran_it(settings: Settings) -> None:
     assert (view.worker, view.kind, view.host, view.state) == ("control@a", "control", settings.HOST_NAME, "alive")
 
 
+@pytest.mark.parametrize(("runner", "isolates"), [("docker", True), ("process", False)])
+def test_a_canary_of_an_agents_worker_tells_whether_it_isolates(
+    settings: Settings, tmp_path: Path, runner: str, isolates: bool
+) -> None:
+    settings.RUNNER = runner
+    places._chosen.cache_clear()
+    become_worker("agents@a", ["agents", queue_of("agents@a")])
+    try:
+        tasks.canary()
+    finally:
+        places._chosen.cache_clear()
+    assert [view.isolates for view in worker_views()] == [isolates]
+
+
+def test_a_control_worker_says_nothing_of_isolation(settings: Settings) -> None:
+    settings.RUNNER = "process"
+    become_worker("control@a", ["control", queue_of("control@a")])
+    tasks.canary()
+    assert [view.isolates for view in worker_views()] == [True]
+
+
 def test_a_worker_of_both_kinds_proves_both() -> None:
     become_worker("all@a", ["control", "agents", "agents@a"])
     tasks.canary()
@@ -85,14 +108,14 @@ def test_every_known_worker_is_asked_in_its_own_queue_and_the_unknown_in_the_sha
 
 
 def test_a_queue_that_nobody_reads_holds_one_canary(broker: Any) -> None:
-    assert [ring_canary("canary@gone") for _ in range(3)] == [True, False, False]
+    assert [ring_canaries("canary@gone") for _ in range(3)] == [["canary@gone"], [], []]
     assert broker.llen(queue_key("canary@gone")) == 1
 
 
 def test_a_worker_that_is_silent_for_long_is_forgotten_with_its_queue(broker: Any) -> None:
     beat("agents@gone", "agents", silent=601)
     beat("agents@late", "agents", silent=599)
-    ring_canary(queue_of("agents@gone"))
+    ring_canaries(queue_of("agents@gone"))
     become_worker("control@a", ["control"])
     tasks.call_canaries()
     assert [view.worker for view in worker_views()] == ["agents@late", "control@a"]
@@ -185,11 +208,24 @@ def test_the_figures_name_nobody(client: Client) -> None:
     assert "secret" not in answer.content.decode()
 
 
+def test_a_broker_that_accepts_and_never_answers_costs_one_timeout_and_is_told_apart_from_empty_queues() -> None:
+    with mute_broker() as accepted:
+        assert messages_in("control", "agents") is None
+        assert len(accepted) == 1
+        assert ring_canaries(*(f"canary@{number}" for number in range(9))) == []
+        assert len(accepted) == 2
+
+
+def test_the_lengths_of_several_queues_are_told_by_name(broker: Any) -> None:
+    broker.rpush(queue_key("canary@a"), "x", "y")
+    assert messages_in("canary@a", "canary@b") == {"canary@a": 2, "canary@b": 0}
+
+
 def test_a_broker_that_is_away_is_no_error(settings: Settings) -> None:
     present = app.conf.broker_write_url
     app.conf.broker_write_url = "redis+socket:///nonexistent/redis.sock"
     try:
-        assert ring_canary("canary@a") is False
-        drop_queue("canary@a")
+        assert ring_canaries("canary@a") == []
+        drop_queues("canary@a")
     finally:
         app.conf.broker_write_url = present

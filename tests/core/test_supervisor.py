@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import stat
 import subprocess
 import sys
 import textwrap
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from djinn.core.installation import processes
 from djinn.core.installation.processes import Process, ProcessFailed, Supervisor
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -53,7 +55,9 @@ def test_a_child_that_is_ready_can_be_used(supervisor: Supervisor, tmp_path: Pat
 
 def test_a_child_that_ends_at_its_start_is_told_with_the_end_of_its_log(supervisor: Supervisor) -> None:
     supervisor.start(_child("print('the port is taken'); raise SystemExit(3)", is_ready=lambda: False))
-    with pytest.raises(ProcessFailed, match=r"child ended with 3 at its start(.|\n)*the port is taken"):
+    with pytest.raises(
+        ProcessFailed, match=r"^child ended with exit code 3 at its start: the port is taken\nIts log: /.*/child.log$"
+    ):
         supervisor.wait_ready("child", timeout_seconds=30)
 
 
@@ -89,6 +93,85 @@ def test_a_child_that_keeps_dying_is_started_less_and_less_often(supervisor: Sup
     pauses = [later - earlier for earlier, later in pairwise(times)]
     assert pauses[2] > pauses[0]
     assert pauses[2] >= 0.8
+
+
+def _tended_until_it_fails(supervisor: Supervisor) -> str:
+    """What a supervisor says when it gives up."""
+    said: list[str] = []
+
+    def has_failed() -> bool:
+        try:
+            supervisor.tend()
+        except ProcessFailed as exc:
+            said.append(str(exc))
+        return bool(said)
+
+    _until(has_failed, seconds=60)
+    return said[0]
+
+
+def test_a_child_that_dies_again_and_again_ends_the_care_for_it(supervisor: Supervisor, tmp_path: Path) -> None:
+    script = "import pathlib; open('starts', 'a').write('x'); raise ImportError('no packaging')"
+    supervisor.start(_child(script))
+    said = _tended_until_it_fails(supervisor)
+    assert said.startswith("child ended with exit code 1 again, 6 times without running steadily in between: Imp")
+    assert said.endswith(f"Its log: {tmp_path / 'child.log'}")
+    assert "Traceback" not in said
+    assert (tmp_path / "starts").read_text() == "x" * 6
+
+
+def test_a_traceback_is_told_to_who_asks_for_it(supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DJINN_DEBUG", "1")
+    supervisor.start(_child("raise ImportError('no packaging')", is_ready=lambda: False))
+    with pytest.raises(ProcessFailed, match="Traceback"):
+        supervisor.wait_ready("child", timeout_seconds=30)
+
+
+def test_a_child_that_is_killed_after_it_was_ready_is_always_started_again(
+    supervisor: Supervisor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processes, "LONGEST_PAUSE_SECONDS", 0.2)
+    ready = tmp_path / "is ready"
+    script = "import os, pathlib, time; pathlib.Path(os.environ['DJINN_READY_FILE']).touch(); time.sleep(600)"
+    supervisor.start(_child(script, ready_file=ready))
+    for _ in range(2 * processes.MOST_RESTARTS):
+        _until(ready.exists)
+        killed = supervisor.pid("child")
+        os.kill(killed, signal.SIGKILL)
+        _until(lambda killed=killed: supervisor.tend() or supervisor.pid("child") != killed)  # type: ignore[misc]
+
+
+def test_a_death_proves_nothing_while_what_all_need_is_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes, "LONGEST_PAUSE_SECONDS", 0.2)
+    is_away = True
+    supervisor = Supervisor(directory=tmp_path, logs=tmp_path, is_excused=lambda: is_away)
+    supervisor.start(_child("open('starts', 'a').write('x'); raise SystemExit('no database')"))
+    starts = tmp_path / "starts"
+    _until(lambda: supervisor.tend() or (starts.exists() and len(starts.read_text()) > 2 * processes.MOST_RESTARTS))
+    is_away = False
+    assert _tended_until_it_fails(supervisor).splitlines()[0].endswith("in between: no database")
+    supervisor.stop()
+
+
+def test_the_end_of_any_child_ends_the_wait_for_all(supervisor: Supervisor) -> None:
+    supervisor.start(_child("import time; time.sleep(600)", "slow", is_ready=lambda: False))
+    supervisor.start(_child("raise SystemExit('no packages')", "dead", is_ready=lambda: False))
+    with pytest.raises(ProcessFailed, match=r"^dead ended with exit code 1 at its start: no packages"):
+        supervisor.wait_ready("slow", "dead", timeout_seconds=60)
+
+
+def test_the_words_of_an_earlier_start_are_not_told(supervisor: Supervisor, tmp_path: Path) -> None:
+    (tmp_path / "child.log").write_text("the words of yesterday\n")
+    supervisor.start(_child("raise SystemExit(4)", is_ready=lambda: False))
+    with pytest.raises(ProcessFailed, match=r"^child ended with exit code 4 at its start\.\nIts log"):
+        supervisor.wait_ready("child", timeout_seconds=30)
+
+
+def test_what_a_child_writes_is_read_by_its_own_user_only(supervisor: Supervisor, tmp_path: Path) -> None:
+    script = "open('made', 'w').close(); open('ready', 'w').close(); import time; time.sleep(600)"
+    supervisor.start(_child(script, is_ready=(tmp_path / "ready").exists))
+    supervisor.wait_ready("child", timeout_seconds=30)
+    assert [stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("made", "child.log")] == [0o600, 0o600]
 
 
 def test_a_child_is_stopped_by_its_own_signal(supervisor: Supervisor, tmp_path: Path) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +12,7 @@ from django.test import Client
 from pytest_django import Settings
 
 from djinn.accounts.models import Role, User
+from tests import needs
 from tests.dashboard.chromium import FLAGS, WebProcess
 from tests.dashboard.make import Browser, make_user
 
@@ -64,11 +63,7 @@ def web(tmp_path: Path, transactional_db: None) -> Iterator[WebProcess]:
 def chromium(monkeypatch: pytest.MonkeyPatch) -> Iterator[playwright.sync_api.Browser]:
     # Playwright's loop runs in this thread while its calls wait; Django takes that for an async caller.
     monkeypatch.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "true")
-    program = shutil.which("chromium")
-    if program is None:
-        if os.environ.get("DJINN_REQUIRE_BROWSER") == "1":
-            pytest.fail("DJINN_REQUIRE_BROWSER=1, but there is no program chromium")
-        pytest.skip("needs the program chromium")
+    program = needs.browser()
     with playwright.sync_api.sync_playwright() as started:
         browser = started.chromium.launch(executable_path=program, args=FLAGS)
         yield browser

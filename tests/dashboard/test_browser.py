@@ -16,8 +16,8 @@ from tests.dashboard.make import end_run, end_step, make_call, make_run, make_st
 
 pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
 
-TEXT_OF_THE_PAGE = """() => ['run-status', 'run-figures', 'run-actions', 'steps', 'log', 'results', 'held', 'files',
-    'run-approvals']
+TEXT_OF_THE_PAGE = """() => ['run-status', 'run-calls', 'run-figures', 'run-actions', 'steps', 'log', 'results',
+    'held', 'files', 'run-approvals']
     .map((id) => document.getElementById(id).textContent.trim().replace(/[ \\n]+/g, ' '))"""
 
 
@@ -76,7 +76,7 @@ def test_a_run_appears_live_as_it_is_shown_after_a_reload(
     page.wait_for_selector("#connection[data-state=live]")
     assert live == page.evaluate(TEXT_OF_THE_PAGE)
     assert sections == [f"step-run-{pk}" for pk in run.step_runs.order_by("number").values_list("pk", flat=True)]
-    assert live[4].count("I will read the notes and mend them.") == 2
+    assert live[5].count("I will read the notes and mend them.") == 2
     assert complaints == []
 
 
@@ -118,7 +118,7 @@ def test_cancelling_works_with_and_without_scripts(
 ) -> None:
     run = make_run(operator)
     page, complaints = open_run(chromium, web, run, has_scripts=has_scripts)
-    page.click("text=Cancel the run…")
+    page.click("text=Cancel run…")
     page.click(f"text=Yes, cancel run #{run.pk}")
     page.wait_for_selector("#run-status >> text=cancel requested by olga")
     assert complaints == []

@@ -55,7 +55,7 @@ def test_a_question_that_comes_up_live_is_approved_by_keyboard_and_the_run_goes_
     page.keyboard.type("I have looked.")
     press_tab_to(page, f"approve-{approval.pk}")
     page.keyboard.press("Enter")
-    expect(page.locator("main .banner").first).to_contain_text("Your decision is stored")
+    expect(page.locator("main .banner").first).to_contain_text("Approved.")
     page.wait_for_selector("#connection[data-state=live]")
     work(run)
     expect(page.locator("#run-status .status")).to_have_text("Succeeded", timeout=20_000)
@@ -73,7 +73,7 @@ def test_a_comment_that_is_being_written_outlives_somebody_elses_decision(
     page, complaints = open_run(chromium, web, run)
     page.fill(f"#comment-{approval.pk}", "I am still writing")
     decide_as_another(approval)
-    expect(page.locator("#run-approvals")).to_contain_text("1 more must approve", timeout=20_000)
+    expect(page.locator("#run-approvals")).to_contain_text("1 approval needed", timeout=20_000)
     assert page.input_value(f"#comment-{approval.pk}") == "I am still writing"
     assert complaints == []
 

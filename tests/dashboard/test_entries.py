@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -12,8 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from djinn.dashboard.diffs import MOST_LINES, read_diff
-from djinn.dashboard.entries import ENGINE_TYPES, KNOWN_TYPES, MOST_CHARACTERS, entry_of, shown
+from djinn.dashboard.entries import ENGINE_TYPES, KNOWN_TYPES, entry_of
 from djinn.dashboard.folding import Change, Fold, patches_of, sections_of
+from djinn.dashboard.texts import MOST_CHARACTERS, shown
 from djinn.events.log import LoggedEvent
 from runtime_image.djinn_runtime.protocol import RECORD_TYPES
 
@@ -39,7 +41,7 @@ TABLE: list[tuple[str, dict[str, Any], list[str]]] = [
         {"name": "bash", "text": "no", "is_error": True, "seconds": 1},
         ["bash failed after 1 s", " open>"],
     ),
-    ("output", {"text": "hello\n", "stream": "stdout"}, ["stdout", "hello\n"]),
+    ("output", {"text": "hello\n"}, ["Output", "14:02:11", "hello\n"]),
     ("output", {"text": "oops", "stream": "stderr"}, ["stderr", 'data-tone="bad"', "oops"]),
     ("output", {"text": "???", "stream": "journal"}, ["journal", 'data-tone="warning"', "???"]),
     (
@@ -50,17 +52,31 @@ TABLE: list[tuple[str, dict[str, Any], list[str]]] = [
     ("usage", {"input_tokens": 12345, "output_tokens": 67, "cached_tokens": 0}, ["12,345 tokens in, 67 out"]),
     ("usage", {"input_tokens": 10, "output_tokens": 1, "cached_tokens": 4}, ["10 tokens in, 4 of them cached, 1 out"]),
     ("log", {"level": "warning", "message": "slow"}, ["Warning", "slow"]),
-    ("finished", {"status": "succeeded", "error": None}, ["The work in the container succeeded"]),
-    ("finished", {"status": "failed", "error": {"reason": "error", "message": "exit 3"}}, ["failed", "error: exit 3"]),
+    ("log", {"level": "warning", "text": "it is slow"}, ["Warning", "it is slow"]),
+    (
+        "log",
+        {
+            "level": "warning",
+            "text": "x",
+            "retry": {"attempt": 3, "failure": "rate limited (429)", "next_seconds": 2.0},
+        },
+        ["Call failed", "rate limited (429)", "attempt 3: rate limited (429); retrying in 2 s", 'data-tone="warning"'],
+    ),
+    ("finished", {"status": "succeeded", "error": None}, ["Container finished", "succeeded"]),
+    (
+        "finished",
+        {"status": "failed", "error": {"reason": "error", "message": "first\nsecond"}},
+        ["Finished", "failed", "first\nsecond", 'data-tone="bad"'],
+    ),
     ("notice", {"text": "no image"}, ["Notice", "no image"]),
     ("run_queued", {"pipeline": "review", "by": "olga"}, ["Run queued", "review, by olga"]),
     (
         "run_queued",
         {"pipeline": "review", "by": "olga", "continues": 7, "from_step": "TEST", "from_item": "2", "reused": 3},
-        ["continues run 7 from TEST[2], results taken over: 3"],
+        ["continues run 7 from TEST[2], results reused: 3"],
     ),
     ("run_started", {}, ["Run started"]),
-    ("run_waiting", {}, ["Run waiting", "waits for a person"]),
+    ("run_waiting", {}, ["Run waiting", "waiting for approval"]),
     ("run_paused", {}, ["Run paused"]),
     ("run_resumed", {}, ["Run resumed"]),
     ("pause_requested", {"by": "olga"}, ["Pause requested", "by olga"]),
@@ -75,13 +91,13 @@ TABLE: list[tuple[str, dict[str, Any], list[str]]] = [
     ),
     ("note_added", {"by": "olga", "step": "", "agent": "tester", "text": "x"}, ["for agent tester, by olga"]),
     ("notified", {"agent": "tester", "text": "It is ready."}, ["Notified", "tells tester", "It is ready."]),
-    ("step_waiting", {}, ["Step waiting", "a person has to decide"]),
+    ("step_waiting", {}, ["Step waiting", "approval requested"]),
     ("step_skipped", {"because": "BUILD failed"}, ["Step skipped", "BUILD failed"]),
     ("step_started", {"child": 9}, ["Step started", "as run 9"]),
     (
         "approval_asked",
         {"question": "Ship it?", "by": ["operator", "ada"], "count": 2, "expires_at": "2025-03-05T00:00:00Z"},
-        ["2 of operator, ada must approve, until 2025-03-05 00:00:00 UTC", "Ship it?"],
+        ["2 needed by operator, ada, until 2025-03-05 00:00:00 UTC", "Ship it?"],
     ),
     (
         "approval_decided",
@@ -93,13 +109,11 @@ TABLE: list[tuple[str, dict[str, Any], list[str]]] = [
         {"by": "olga", "verdict": "reject", "status": "rejected"},
         ["olga rejects", 'data-tone="bad"'],
     ),
-    ("approval_void", {"because": "changed: diff"}, ["Question void", "changed: diff"]),
-    ("approval_expired", {}, ["Question expired", 'data-tone="bad"']),
-    (
-        "run_finished",
-        {"status": "failed", "reason": "out_of_memory", "message": "m"},
-        ["Run failed", "out of memory: m"],
-    ),
+    ("approval_void", {"because": "changed: diff"}, ["Approval void", "changed: diff"]),
+    ("approval_expired", {}, ["Approval expired", 'data-tone="bad"']),
+    ("run_finished", {"status": "failed", "reason": "out_of_memory", "message": "m"}, ["Run failed", "out of memory"]),
+    ("step_finished", {"status": "failed", "reason": "timeout", "message": "m"}, ["Step failed", "timeout: m"]),
+    ("step_finished", {"status": "failed", "reason": "error", "message": ""}, ["Step failed", "error"]),
     ("cancel_requested", {"by": "olga"}, ["Cancel requested", "by olga"]),
     ("cancel_requested", {"by": "Djinn", "because": "superseded by run 9"}, ["by Djinn: superseded by run 9"]),
     (
@@ -169,6 +183,53 @@ def test_another_stream_of_output_is_another_block() -> None:
     assert [block.text for block in sections_of(Fold().take_all(events))[0].blocks] == ["12", "3"]
 
 
+def test_output_after_a_pause_is_a_block_with_a_time_of_its_own() -> None:
+    seconds = [0, 5, 14, 30, 31]
+    events = [
+        replace(_event(seq, "output", {"step_run": 7, "text": str(seq)}), at=AT + timedelta(seconds=each))
+        for seq, each in enumerate(seconds, 1)
+    ]
+    assert [block.text for block in sections_of(Fold().take_all(events))[0].blocks] == ["123", "45"]
+
+
+def retry(seq: int, value: Any) -> LoggedEvent:
+    return _event(seq, "log", {"step_run": 7, "level": "warning", "text": "x", "retry": value})
+
+
+def test_a_call_that_fails_again_and_again_is_one_folded_entry_until_it_went_through() -> None:
+    failure = {"failure": "rate limited (429)", "next_seconds": 2}
+    events = [retry(seq, {**failure, "attempt": seq}) for seq in range(1, 301)]
+    changes = Fold().take_all([*events, retry(301, None), _event(302, "text", {"step_run": 7, "text": "Yes"})])
+    first, second = sections_of(changes)[0].blocks
+    lines = first.text.splitlines()
+    assert (len(lines), lines[-1], second.text) == (301, "went through", "Yes")
+    assert lines[41] == "attempt 42: rate limited (429); retrying in 2 s"
+
+
+def test_a_call_that_went_through_without_a_failure_is_not_shown() -> None:
+    assert Fold().take_all([retry(1, None)]) == []
+
+
+def test_retries_that_come_live_stand_where_a_reload_shows_them() -> None:
+    events = [retry(seq, {"attempt": seq, "failure": "away", "next_seconds": 1}) for seq in (1, 2, 3)]
+    fold = Fold()
+    (first,), (second,) = (patches_of(fold.take_all(part)) for part in (events[:1], events[1:]))
+    (whole,) = sections_of(Fold().take_all(events))
+    assert first.blocks[0].text + second.joined == whole.blocks[0].text
+
+
+def test_a_failure_is_said_once_where_container_and_step_end() -> None:
+    error = {"reason": "error", "message": "exit code 3: boom"}
+    html = _html(
+        [
+            _event(1, "finished", {"step_run": 7, "status": "failed", "error": error}),
+            _event(2, "step_finished", {"step_run": 7, "status": "failed", **error}),
+            _event(3, "run_finished", {"status": "failed", "reason": "error", "message": "A: exit code 3: boom"}),
+        ]
+    )  # fmt: skip
+    assert html.count("exit code 3: boom") == 1
+
+
 def test_a_message_that_came_in_deltas_is_not_shown_again() -> None:
     assert _texts(["text:Hel", "text:lo", "message:Hello", "text:Next"]) == ["Hello", "Next"]
 
@@ -203,7 +264,8 @@ def test_steps_that_speak_at_once_do_not_mix() -> None:
     ]
 
 
-kinds = st.sampled_from(["text", "thinking", "message", "output", "log", "cancel_requested", "weather"])
+kinds = st.sampled_from(["text", "thinking", "message", "output", "log", "retry", "through", "weather"])
+RETRIES = {"retry": {"retry": {"attempt": 1, "failure": "away"}}, "through": {"retry": None}}
 places = st.sampled_from([7, 8, None])
 
 
@@ -212,7 +274,9 @@ def test_a_page_that_grew_in_batches_is_the_page_that_was_loaded_at_once(
     events: list[tuple[str, int | None]], data: Any
 ) -> None:
     logged = [_event(1, "step_queued", {"step_run": 7}), _event(2, "step_queued", {"step_run": 8})]
-    logged += [_event(seq, kind, {"text": f"{seq} ", "step_run": place}) for seq, (kind, place) in enumerate(events, 3)]
+    for seq, (kind, place) in enumerate(events, 3):
+        told = {"text": f"{seq} ", "step_run": place, **RETRIES.get(kind, {})}
+        logged.append(_event(seq, "log" if kind in RETRIES else kind, told))
     fold, grown = Fold(), _Page()
     start = 0
     while start < len(logged):

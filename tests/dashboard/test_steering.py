@@ -116,7 +116,7 @@ def test_a_retry_shows_the_new_run_and_each_names_the_other(browse: Browser, ope
     page = browse(operator).post(f"/runs/{old.pk}/retry/", follow=True).content.decode()
     new = Run.objects.get(continues=old)
     assert f'Continues <a href="/runs/{old.pk}/">' in page
-    assert f'taken over from <a href="/runs/{old.pk}/">' in page
+    assert f'reused from <a href="/runs/{old.pk}/">' in page
     assert f'Continued by <a href="/runs/{new.pk}/">' in text_of(browse(operator), f"/runs/{old.pk}/")
 
 
@@ -171,6 +171,14 @@ def test_a_restart_takes_what_was_changed_and_emptied(browse: Browser, operator:
     browse(operator).post(f"/runs/{old.pk}/restart/", data)
     wanted = {"topic": "", "depth": 3, "files": [], "mode": {"slow": True}}
     assert Run.objects.get(continues=old).inputs == wanted
+
+
+def test_a_restart_may_name_another_model(browse: Browser, operator: User, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DJINN_PROVIDERS_WITH_KEYS", "openai")
+    old = work(begin(step("A")))
+    assert 'name="model"' in text_of(browse(operator), f"/runs/{old.pk}/restart/")
+    browse(operator).post(f"/runs/{old.pk}/restart/", {"nonce": "n", "model": "openai/gpt-5"})
+    assert Run.objects.get(continues=old).model == "openai/gpt-5"
 
 
 def test_a_wrong_input_of_a_restart_is_told_at_its_field(browse: Browser, operator: User) -> None:
@@ -259,7 +267,7 @@ def test_items_that_failed_are_listed_beside_the_line(browse: Browser, viewer: U
 def test_the_page_tells_why_a_run_does_not_go_on_and_what_would_let_it(browse: Browser, viewer: User) -> None:
     run = work(begin({"id": "GATE", "approve": {}, "input": "Go?"}, step("AFTER")))
     held = text_of(browse(viewer), f"/runs/{run.pk}/").partition('id="held"')[2].partition("</section>")[0]
-    assert ("Why is it not running?" in held, "waits for 1 of operator to approve" in held) == (True, True)
+    assert ("Waiting for" in held, "waiting for 1 approval by operator" in held) == (True, True)
     assert ("AFTER" in held, "the people who may decide, decide" in held) == (True, True)
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
 from django.db import connection
+from django.utils import timezone
 
 from djinn.events.log import LoggedEvent, read_after
 from djinn.executions.lease import Fenced
@@ -114,6 +116,35 @@ def test_what_is_written_behind_finished_is_garbage_and_the_first_outcome_stays(
     assert [is_garbage(event) for event in read_after("test", 0)] == [False, True, True]
 
 
+@pytest.mark.parametrize(
+    ("parts", "forged"),
+    [
+        ((("ready", {}), line(1, "text", text="x")), "the number 1 was used twice"),
+        ((("ready", {}), ("text", {"text": "x"}), line(1, "finished", **succeeded())), "the number 1 was used twice"),
+        ((("finished", succeeded()), line(2, "log")), "something was written behind its end"),
+        ((("finished", succeeded()), b"x"), "something was written behind its end"),
+        ((("finished", succeeded()), b"\n"), "something was written behind its end"),
+        # what a full disk or a power cut may leave is no forgery
+        ((("ready", {}), line(5, "text", text="x")), ""),
+        ((("ready", {}), b'{"n": 2, "t": 0, "ty', b"\n", line(2, "finished", **succeeded())), ""),
+        ((("ready", {}), bytes(100), b"\n"), ""),
+        ((("ready", {}), line(2, "finished", **succeeded())[:-1]), ""),
+    ],
+)
+@pytest.mark.parametrize("is_at_once", [True, False])
+def test_what_the_runtime_cannot_have_written_is_noted_in_the_row(parts: Any, forged: str, is_at_once: bool) -> None:
+    """Wherever the journal is cut into batches, and whoever reads the next one."""
+    execution = make_execution()
+    for number, part in enumerate(parts, 1):
+        journal(execution, part, start=number)
+        if not is_at_once and number < len(parts):
+            relay_of(Execution.objects.get(pk=execution.pk)).ship()
+            expire(execution)
+    relay_of(Execution.objects.get(pk=execution.pk)).ship_all()
+    execution.refresh_from_db()
+    assert execution.forged == forged
+
+
 def test_a_line_of_ten_megabytes_is_garbage_in_pieces_and_what_follows_is_read() -> None:
     events = shipped(b"x" * 10_000_000 + b"\n", line(1, "text", text="after"))
     assert all(is_garbage(event) for event in events[:-1])
@@ -213,3 +244,71 @@ def test_places_in_the_log_are_those_in_the_journal() -> None:
         assert [row[0] for row in cursor.fetchall()] == offsets
     execution.refresh_from_db()
     assert execution.journal_offset == position
+
+
+# --- When it happened -------------------------------------------------------------------------------------------------
+def timed(number: int, moment: datetime, kind: str = "text") -> bytes:
+    return encode_record(Record(number, int(moment.timestamp() * 1000), kind, {"text": "x"}))
+
+
+def begun(*, seconds_ago: float = 600) -> Execution:
+    """An execution that was made a while ago."""
+    execution = make_execution()
+    Execution.objects.filter(pk=execution.pk).update(created_at=timezone.now() - timedelta(seconds=seconds_ago))
+    execution.refresh_from_db()
+    return execution
+
+
+def times_of(execution: Execution) -> list[float]:
+    """When the events happened, in seconds since the execution was made."""
+    return [(event.at - execution.created_at).total_seconds() for event in read_after("test", 0)]
+
+
+def test_an_event_has_the_time_of_its_record_and_not_of_the_batch() -> None:
+    execution = begun()
+    moments = [execution.created_at + timedelta(seconds=seconds) for seconds in (1, 2.5, 60)]
+    journal(execution, *(timed(number, moment) for number, moment in enumerate(moments, 1)))
+    relay_of(execution).ship_all()
+    assert times_of(execution) == pytest.approx([1, 2.5, 60], abs=0.01)
+
+
+@pytest.mark.parametrize("milliseconds", [0, 2**53 - 1], ids=["1970", "the year 287396"])
+def test_a_time_before_the_start_or_to_come_is_not_believed(milliseconds: int) -> None:
+    execution = begun()
+    before = timezone.now()
+    journal(execution, encode_record(Record(1, milliseconds, "text", {"text": "x"})))
+    relay_of(execution).ship_all()
+    (event,) = read_after("test", 0)
+    if milliseconds:
+        assert before <= event.at <= timezone.now()
+    else:
+        assert event.at == execution.created_at
+
+
+def test_times_of_an_execution_never_go_back_whoever_ships_them() -> None:
+    execution = begun()
+    start = execution.created_at
+    seconds = [30, 10, 40]
+    journal(execution, *(timed(number, start + timedelta(seconds=each)) for number, each in enumerate(seconds, 1)))
+    relay_of(execution).ship_all()
+    expire(execution)
+    later = [20, 50]
+    journal(execution, *(timed(number, start + timedelta(seconds=each)) for number, each in enumerate(later, 4)))
+    relay_of(execution).ship_all()
+    assert times_of(execution) == pytest.approx([30, 30, 40, 40, 50], abs=0.01)
+
+
+def test_a_time_to_come_does_not_spoil_those_behind_it() -> None:
+    execution = begun()
+    start = execution.created_at
+    journal(execution, timed(1, start + timedelta(days=9000)), timed(2, start + timedelta(seconds=5)))
+    relay_of(execution).ship_all()
+    first, second = times_of(execution)
+    assert first == second == pytest.approx(600, abs=60)
+
+
+def test_garbage_has_the_time_of_what_came_before_it() -> None:
+    execution = begun()
+    journal(execution, timed(1, execution.created_at + timedelta(seconds=7)), b"garbage\n")
+    relay_of(execution).ship_all()
+    assert times_of(execution) == pytest.approx([7, 7], abs=0.01)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
-import shutil
+import os
+import subprocess
 import threading
 import time
 from collections.abc import Callable
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,14 +19,18 @@ from django.db.models import DurationField, Value
 from djinn.core.installation.paths import Installation
 from djinn.events.log import read_after
 from djinn.executions import supervise
+from djinn.executions.conclude import conclude
 from djinn.executions.host import collect, tend_host
+from djinn.executions.launch import launch
 from djinn.executions.lease import DatabaseClock
 from djinn.executions.models import Execution
 from djinn.executions.places import execution_directory, present_runner, workspace_of
+from djinn.executions.relay import Relay
 from djinn.executions.services import request_stop
 from djinn.executions.states import Reason
 from djinn.executions.supervise import see_through
-from djinn.runner.base import ContainerSpec, Phase, RunnerUnavailable
+from djinn.runner.base import ContainerSpec, ContainerState, Phase, RunnerUnavailable, StartRefused
+from djinn.runner.files import write_json
 from djinn.runner.stub import StubRunner
 from tests.make import claimed, expire, failed, journal, make_execution, played, succeeded
 
@@ -80,7 +86,7 @@ def test_a_failure_is_kept_with_its_reason_and_message() -> None:
 def test_the_brief_is_for_the_container_alone_and_holds_what_it_needs() -> None:
     execution = seen_through(make_execution(**order()))
     path = execution_directory(execution) / "brief.json"
-    assert path.stat().st_mode & 0o777 == 0o600
+    assert path.stat().st_mode & 0o777 == 0o400
     brief = json.loads(path.read_text())
     assert (brief["execution"], brief["mode"], brief["deadline_seconds"]) == (execution.key, "command", 60)
 
@@ -167,6 +173,77 @@ def test_a_stop_is_heard_while_the_journal_has_more_than_can_be_shipped_at_once(
     assert shipped_at_stop[0] < 8001
 
 
+def test_what_takes_more_of_the_disk_than_its_limit_is_stopped_and_its_tree_is_given_back() -> None:
+    execution = make_execution(workspace="run-1", resources={"disk_mb": 5}, **order(hold=True))
+    worker = in_background(execution)
+    wait_for(lambda: is_running(execution))
+    tree = workspace_of(execution).tree
+    (tree / "big").write_bytes(os.urandom(3_000_000))
+    (execution_directory(execution) / "big").write_bytes(os.urandom(3_000_000))
+    worker.join(30)
+    execution.refresh_from_db()
+    assert (execution.status, execution.reason, execution.result_snapshot) == ("killed", "disk", "")
+    assert "5 MiB" in execution.message
+    assert (is_running(execution), tree.exists()) == (False, False)
+    again = seen_through(make_execution(workspace="run-1", base_snapshot=execution.base_snapshot, **order()))
+    assert (again.status, tree.is_dir(), (tree / "big").exists()) == ("exited", True, False)
+
+
+def test_without_a_limit_of_its_own_a_step_has_the_installations(settings: Any) -> None:
+    settings.DISK_BYTES = 5_000_000
+    execution = make_execution(**order(hold=True))
+    worker = in_background(execution)
+    wait_for(lambda: is_running(execution))
+    (execution_directory(execution) / "big").write_bytes(os.urandom(6_000_000))
+    worker.join(30)
+    execution.refresh_from_db()
+    assert (execution.status, execution.reason) == ("killed", "disk")
+
+
+def test_a_step_that_succeeds_with_more_on_the_disk_than_its_limit_has_failed(settings: Any) -> None:
+    settings.DISK_FILES = 2000
+    execution = make_execution(workspace="run-1", **order(hold=True))
+    worker = in_background(execution)
+    wait_for(lambda: is_running(execution))
+    for number in range(2500):
+        (workspace_of(execution).tree / str(number)).touch()
+    journal(execution, ("finished", succeeded()), start=2)
+    worker.join(30)
+    execution.refresh_from_db()
+    assert (execution.status, execution.reason) == ("killed", "disk")
+    assert "2,000 files" in execution.message
+
+
+def test_what_an_earlier_worker_has_stopped_for_its_use_of_the_disk_ends_as_that() -> None:
+    execution = make_execution(**order(hold=True))
+    worker = in_background(execution)
+    wait_for(lambda: read_after("test", 0))
+    request_stop(execution_id=execution.pk, reason=Reason.DISK)
+    worker.join(20)
+    execution.refresh_from_db()
+    assert (execution.status, execution.reason) == ("killed", "disk")
+    assert "Disk limit reached" in execution.message
+
+
+def test_nothing_is_started_while_the_hosts_disk_has_less_than_its_reserve(home: Installation, settings: Any) -> None:
+    if os.getuid() != 0:
+        pytest.skip("needs to mount a tmpfs")
+    place = str(home.executions)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=20m", "tmpfs", place], check=True, timeout=10)
+    try:
+        (home.executions / "filler").write_bytes(bytes(19 * 1024**2 + 500_000))
+        execution = make_execution(**order())
+        worker = in_background(execution)
+        wait_for(lambda: [event for event in read_after("test", 0) if event.type == "notice"])
+        assert not is_running(execution)
+        (home.executions / "filler").unlink()
+        worker.join(20)
+        execution.refresh_from_db()
+        assert (execution.status, execution.reason) == ("exited", "")
+    finally:
+        subprocess.run(["umount", "--lazy", place], check=True, timeout=10)
+
+
 def test_an_execution_whose_container_vanished_is_lost() -> None:
     execution = make_execution(**order(hold=True))
     worker = in_background(execution)
@@ -188,7 +265,7 @@ def test_a_journal_that_shrinks_ends_the_execution_as_rejected() -> None:
     assert not is_running(execution)
 
 
-def test_a_worker_that_shuts_down_leaves_its_container_running_for_the_next() -> None:
+def test_a_worker_that_shuts_down_leaves_its_container_running_for_the_next(home: Installation) -> None:
     execution = make_execution(**order(hold=True))
     worker = in_background(execution)
     wait_for(lambda: read_after("test", 0))
@@ -200,6 +277,7 @@ def test_a_worker_that_shuts_down_leaves_its_container_running_for_the_next() ->
     execution.refresh_from_db()
     assert (execution.status, is_running(execution)) == ("running", True)
     journal(execution, ("finished", succeeded()), start=2)
+    write_json(home.executions / "stub" / execution.key / "exit.json", 0)
     seen_through(execution)
     assert (execution.status, execution.lease_token) == ("exited", 2)
     assert [event.type for event in read_after("test", 0)] == ["ready", "finished"]
@@ -215,6 +293,41 @@ def test_a_fenced_worker_leaves_the_container_and_the_row_to_the_other() -> None
     execution.refresh_from_db()
     assert (execution.status, execution.lease_token) == ("running", other.token)
     assert is_running(execution)
+
+
+class HalfMade(StubRunner):
+    """An engine that holds a container and refuses to start it, before or after it ran."""
+
+    def __init__(self, root: Path, *, has_run: bool) -> None:
+        super().__init__(root)
+        self._has_run = has_run
+
+    def start(self, spec: ContainerSpec) -> None:
+        if self._has_run:
+            super().start(spec)
+        raise StartRefused("3 starts failed: task abc: already exists")
+
+
+@pytest.mark.parametrize(("has_run", "expected"), [(True, ("exited", "")), (False, ("lost", "lost"))])
+def test_a_container_that_cannot_be_started_is_left_to_its_journal_when_it_has_one(
+    home: Installation, has_run: bool, expected: tuple[str, str]
+) -> None:
+    execution = make_execution(**order())
+    assert see_through(claimed(execution), HalfMade(home.executions / "stub", has_run=has_run))
+    execution.refresh_from_db()
+    assert (execution.status, execution.reason) == expected
+
+
+def test_the_files_of_a_container_that_may_run_on_are_not_looked_at() -> None:
+    """Git could be led out of a tree that somebody changes between its two looks."""
+    execution = make_execution(workspace="run-1", **order(hold=True))
+    lease = claimed(execution)
+    launch(execution, lease, present_runner())
+    journal(execution, ("finished", succeeded()), start=2)
+    state = ContainerState(Phase.RUNNING)
+    conclude(execution, lease, Relay(execution, lease), state, stop_reason="", failure=None)
+    execution.refresh_from_db()
+    assert (execution.status, execution.reason, execution.result_snapshot) == ("lost", "runner", "")
 
 
 class Away:
@@ -335,17 +448,23 @@ def test_what_ended_long_ago_is_removed_once(ended: Execution, settings: Any) ->
     assert collect(present_runner()) == 0
 
 
+def test_what_has_filled_the_disk_is_removed_sooner(ended: Execution, settings: Any) -> None:
+    Execution.objects.filter(pk=ended.pk).delete()
+    full = make_execution(resources={"disk_mb": 1}, **order(hold=True))
+    worker = in_background(full)
+    wait_for(lambda: is_running(full))
+    (execution_directory(full) / "big").write_bytes(os.urandom(2_000_000))
+    worker.join(30)
+    assert collect(present_runner()) == 0
+    with connection.cursor() as cursor:
+        cursor.execute("ALTER TABLE executions_execution DISABLE TRIGGER USER")
+        cursor.execute("UPDATE executions_execution SET ended_at = ended_at - interval '31 seconds'")
+        cursor.execute("ALTER TABLE executions_execution ENABLE TRIGGER USER")
+    assert collect(present_runner()) == 1
+    assert not execution_directory(full).exists()
+
+
 def test_what_ended_on_another_host_is_left_to_that_one(ended: Execution, settings: Any) -> None:
     settings.KEEP_CONTAINER_SECONDS = 0.0
     settings.HOST_NAME = "there"
     assert collect(present_runner()) == 0
-
-
-def test_a_directory_that_cannot_be_removed_keeps_no_other(ended: Execution, settings: Any) -> None:
-    settings.KEEP_CONTAINER_SECONDS = 0.0
-    other = seen_through(make_execution(**order()))
-    directory = execution_directory(ended)
-    shutil.rmtree(directory)
-    directory.write_text("a file where a folder was")
-    assert collect(present_runner()) == 1
-    assert not execution_directory(other).exists()

@@ -18,8 +18,8 @@ def main(numbers: list[int]) -> None:
     django.setup()
     from djinn.pipelines.flow import Finish, Refuse, Skip, Start, next_steps
     from djinn.pipelines.schema import from_snapshot
+    from djinn.runs.histories import history_of
     from djinn.runs.models import Run
-    from djinn.runs.selectors import history_of
 
     told = {}
     for run in Run.objects.filter(pk__in=numbers):

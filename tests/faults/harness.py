@@ -22,10 +22,10 @@ import psycopg
 import yaml
 
 from djinn.core.faults import FOLDER, VARIABLE
-from runtime_image.djinn_runtime.protocol import JOURNAL_NAME
+from runtime_image.djinn_runtime.protocol import JOURNAL_NAME, SCRATCH_NAME
 from tests.stack.live import Live, wait_for
 
-SIDE_NAME = "side.ndjson"
+SIDE_NAME = f"{SCRATCH_NAME}/side.ndjson"
 KEPT = (JOURNAL_NAME, SIDE_NAME)
 WATCH_SECONDS = 0.1
 CANARY = "canary-7f3a91c25e"
@@ -247,10 +247,11 @@ def watched(**options: Any) -> Iterator[Watched]:
 def diary(*, things: int = 3, seconds: float = 0.1, then: str = "") -> str:
     """A shell script that does `things`, and writes each into its side file and to its output.
 
-    The side file lies beside `$DJINN_OUTPUT`, in the execution's own directory: on the host it is `side.ndjson` there.
+    The side file lies beside `$DJINN_OUTPUT`, in the execution's scratch: on the host it is
+    `scratch/side.ndjson` in its directory.
     """
     return f"""\
-side="$(dirname "$DJINN_OUTPUT")/{SIDE_NAME}"
+side="$(dirname "$DJINN_OUTPUT")/{Path(SIDE_NAME).name}"
 note() {{ printf '{{"what": "%s", "n": %s, "ms": %s}}\\n' "$1" "$2" "$(date +%s%3N)" >> "$side"; }}
 note start 0
 n=0
@@ -280,7 +281,7 @@ def revisiting(visits: int = 3, **keys: Any) -> str:
     """Two steps, the second of which sends the token back to the first until it has been visited often enough."""
     count = 'c="$(cat count 2>/dev/null || echo 0)"; c=$((c + 1)); echo $c > count\n'
     verdict = f'if [ $c -ge {visits} ]; then v=good; else v=again; fi; echo "VERDICT=$v" >> "$DJINN_OUTPUT"'
-    back = {"again": {"goto": "MAKE"}}
+    back: dict[str, Any] = {"again": {"goto": "MAKE"}, "good": {}}
     review = step("REVIEW", then=count + verdict, outputs=["VERDICT"], onResult=back, **keys)
     return pipeline(step("MAKE", onComplete="REVIEW", **keys), review)
 

@@ -9,6 +9,7 @@ import contextlib
 import http.client
 import os
 import random
+import shutil
 import signal
 import subprocess
 import time
@@ -28,8 +29,8 @@ from tests.faults.stage import DJINN, LEASE_SECONDS, Stage
 from tests.faults.verdict import Excuses
 from tests.stack.live import wait_for
 
-FAKETIME = next(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"), None)
-"""In the folder of the machine's architecture; None where it is not installed."""
+FAKETIME = next(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"), None) if shutil.which("faketime") else None
+"""In the folder of the machine's architecture; None where the program is not installed."""
 CLOCK_HOURS = 2
 REDEPLOY_SECONDS = 20.0
 CONNECTION_SECONDS = 2.0

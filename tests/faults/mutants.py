@@ -24,7 +24,8 @@ from djinn.executions.relay import Relay
 from djinn.executions.states import ExecutionStatus, Reason
 from djinn.runner.base import ContainerState
 from djinn.runner.journal import read_journal
-from djinn.runs import sweep, turn
+from djinn.runs import claiming, engine, sweep, turn
+from djinn.runs.holds import Hold
 from djinn.runs.models import Run
 
 
@@ -135,7 +136,7 @@ def without_the_lock_of_a_turn() -> Any:
 def with_exit_codes_that_decide() -> Any:
     """An execution ends as its container's exit code says, whatever the journal's last record tells."""
 
-    def ending_of(*, outcome: Any, state: ContainerState, stop_reason: str, was_ready: bool) -> Ending:
+    def ending_of(*, state: ContainerState, **_: Any) -> Ending:
         if state.exit_code == 0:
             return Ending(ExecutionStatus.EXITED)
         return Ending(ExecutionStatus.LOST, Reason.LOST, f"exit code {state.exit_code}")
@@ -146,6 +147,16 @@ def with_exit_codes_that_decide() -> Any:
 def without_the_sweep() -> Any:
     """Nobody rings again for what waits too long."""
     return replaced(sweep, "sweep", lambda: 0)
+
+
+def without_asking_what_holds_a_run() -> Any:
+    """A worker claims whatever is queued: in cancelled and paused runs, too."""
+    return replaced(claiming, "hold_on", lambda run_id: Hold.NONE)
+
+
+def with_successes_that_come_too_late() -> Any:
+    """A step succeeds with its execution, whenever its run was cancelled."""
+    return replaced(engine, "_came_too_late", lambda turn, ended_at: False)
 
 
 def without_the_guard_of_a_start() -> Any:

@@ -14,6 +14,8 @@ FINALS = {"runs_run": FINAL_RUNS, "runs_steprun": FINAL_STEPS, "executions_execu
 WORDS = {"runs_run": "run", "runs_steprun": "step run", "executions_execution": "execution"}
 CANCEL_SECONDS = 5.0
 """How long after a cancel a container may still begin: its worker hears of it with the next renewal of its lease."""
+STARTS = {"step_queued": "was created", "step_started": "was claimed"}
+"""Events that no run has behind a cancel, and what they tell."""
 REASONS = {str(reason) for reason in Reason} - {""}
 
 
@@ -96,9 +98,11 @@ def nothing_runs_on(seen: Seen) -> Iterator[Violation]:
         if asked is None:
             continue
         for event in events:
-            if event["seq"] > asked and event["type"] == "step_queued":
-                yield Violation("I6", f"run {run['id']}", f"{event['data'].get('step')} was created after the cancel")
+            if event["seq"] > asked and event["type"] in STARTS:
+                word = STARTS[event["type"]]
+                yield Violation("I6", f"run {run['id']}", f"{event['data'].get('step')} {word} after the cancel")
         yield from _late_starts(seen, run)
+        yield from _late_successes(seen, run)
     for key, phase in seen.phases.items():
         status = seen.states.get(int(key)) if key.isdigit() else None
         if phase is Phase.RUNNING and (status is None or status in FINAL_EXECUTIONS):
@@ -112,6 +116,15 @@ def _late_starts(seen: Seen, run: Row) -> Iterator[Violation]:
         if began is not None and began > limit:
             late = began - limit + CANCEL_SECONDS
             yield Violation("I6", f"execution {step['execution_id']}", f"began {late:.1f} s after the cancel")
+
+
+def _late_successes(seen: Seen, run: Row) -> Iterator[Violation]:
+    """Steps that succeeded by work that ended after the cancel was stored."""
+    for step in seen.steps_of(run["id"]):
+        execution = seen.executions.get(step["execution_id"])
+        if step["status"] != "succeeded" or execution is None or execution["ended_at"] <= run["cancel_requested_at"]:
+            continue
+        yield Violation("I6", f"step run {step['id']}", "succeeded by work that ended after the cancel")
 
 
 def _began(seen: Seen, step: Row) -> float | None:

@@ -28,7 +28,7 @@ from tests.faults.checker import INVARIANTS, check
 from tests.faults.harness import CANARY, SIDE_NAME, Watched, linear, quiet, revisiting, watched
 from tests.stack.live import wait_for
 
-pytestmark = [pytest.mark.xdist_group("checker"), pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.bare, pytest.mark.xdist_group("checker"), pytest.mark.timeout(180)]
 
 WORKERS = ("control", "agents")
 
@@ -259,6 +259,24 @@ def a_step_that_was_created_after_the_cancel(rested: Rested) -> Iterator[None]:
     rested.sql(
         f"DELETE FROM events_event WHERE stream_id = {stream} AND type = 'step_queued' AND data ->> 'step' = 'S2'",
         f"UPDATE events_stream SET last_seq = last_seq - 1 WHERE id = {stream}",
+    )
+
+
+@plants("I6")
+def a_step_that_was_claimed_after_the_cancel(rested: Rested) -> Iterator[None]:
+    stream = f"(SELECT id FROM events_stream WHERE name = 'run-{rested.cancelled}')"
+    query = f"UPDATE events_event SET type = '{{}}' WHERE stream_id = {stream} AND type = '{{}}'"
+    rested.sql(
+        query.format("put_by", "step_started"),
+        f"UPDATE events_stream SET last_seq = last_seq + 1 WHERE id = {stream}",
+        "INSERT INTO events_event (stream_id, seq, type, data)"
+        f" SELECT id, last_seq, 'step_started', '{{\"step\": \"S1\"}}' FROM events_stream WHERE id = {stream}",
+    )
+    yield
+    rested.sql(
+        f"DELETE FROM events_event WHERE stream_id = {stream} AND type = 'step_started'",
+        f"UPDATE events_stream SET last_seq = last_seq - 1 WHERE id = {stream}",
+        query.format("step_started", "put_by"),
     )
 
 

@@ -16,7 +16,7 @@ from tests.faults.campaign import Campaign, Rules, variable
 from tests.faults.harness import fanning, linear, revisiting, talking, using, watched
 from tests.stack.live import wait_for
 
-pytestmark = [pytest.mark.docker, pytest.mark.xdist_group("faults"), pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.xdist_group("faults"), pytest.mark.timeout(600)]
 
 CAMPAIGN_SECONDS = 400.0
 """At most. It is over when every rule has fired, which takes two minutes on two idle cores."""
@@ -46,6 +46,7 @@ WORKERS: Rules = {
     "claim.after": LONGER,
     "workspace.made": EARLY,
     "brief.written": LONGER,
+    "launch.written": LONGER,
     "container.started": EARLY,
     "relay.before_first_batch": EARLY,
     "relay.offset_written": EARLY,
@@ -60,7 +61,7 @@ WORKERS: Rules = {
     "stop.after": SELDOM,
     "stop.requested": SELDOM,
     "sweep.before_ring": LATER,
-    "sweep.before_commit": LATER,
+    "sweep.before_send": LATER,
     "hint.before_publish": LATER,
     "sse.before_flush": LATER,
     "gateway.before_open_call": EARLY,

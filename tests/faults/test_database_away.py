@@ -38,7 +38,7 @@ def stage(image: str) -> Iterator[Stage]:
 @pytest.mark.docker
 @pytest.mark.xdist_group("storm")
 @pytest.mark.timeout(300)
-@pytest.mark.skipif(os.getuid() != 0, reason="needs to mount a tmpfs")
+@pytest.mark.root
 def test_a_container_works_on_while_the_database_is_away_and_everything_is_told_afterwards(stage: Stage) -> None:
     stage.add_pipeline("line", linear(1, things=THINGS, seconds=0.5))
     run = stage.intend("line")

@@ -9,7 +9,7 @@ import pytest
 from tests.faults.checker import check
 from tests.faults.harness import Watched, linear, quiet, watched
 
-pytestmark = [pytest.mark.xdist_group("checker"), pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.bare, pytest.mark.xdist_group("checker"), pytest.mark.timeout(180)]
 
 FROZEN = "relay.before_commit=stop:300@3"
 """Longer than this test waits: whoever needs the rows meanwhile must get them from PostgreSQL."""

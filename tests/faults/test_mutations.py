@@ -31,9 +31,10 @@ from djinn.executions.relay import Relay
 from djinn.executions.states import ExecutionStatus
 from djinn.runs import advance, dispatch, engine
 from djinn.runs.models import Run
+from djinn.runs.services import cancel_run
 from djinn.runs.states import RUN_MOVES, RunStatus
 from djinn.runs.turn import turn_of
-from runtime_image.djinn_runtime.protocol import Brief, dump_brief
+from runtime_image.djinn_runtime.protocol import SCRATCH_NAME, Brief, dump_brief
 from tests.faults import mutants
 from tests.faults.harness import diary
 from tests.faults.inside import OWNER, Inside
@@ -76,9 +77,10 @@ class Sender:
 
     heard: list[tuple[str, int]]
 
-    def __call__(self, message: Any) -> None:
+    def __call__(self, message: Any) -> bool:
         first = message.tasks[0] if hasattr(message, "tasks") else message
         self.heard.append((first.task, first.args[0]))
+        return True
 
 
 # --- Scenarios: each returns what was broken --------------------------------------------------------------------------
@@ -195,7 +197,7 @@ def every_message_but_the_sweeps_is_lost(inside: Inside) -> set[str]:
 def a_container_is_started_a_second_time(inside: Inside) -> set[str]:
     run, execution = begun()
     directory = execution_directory(execution)
-    directory.mkdir(parents=True)
+    (directory / SCRATCH_NAME).mkdir(parents=True)
     brief = Brief(execution.key, "command", "token", str(directory), "none", 30, script=diary(things=1, seconds=0))
     (directory / "brief.json").write_bytes(dump_brief(brief))
     command = [sys.executable, "-c", mutants.RUNTIME, str(directory)]
@@ -221,6 +223,25 @@ def an_event_comes_after_the_end(inside: Inside) -> set[str]:
     execution = Execution.objects.get(step_run__run=run)
     late = NewEvent("log", {"message": "late"}, execution=execution.pk, offset=execution.journal_offset)
     return refused(lambda: tell(run.stream, late)) | inside.broken(run.pk)
+
+
+def a_worker_hears_of_a_step_after_the_cancel(inside: Inside) -> set[str]:
+    """And no control worker lives to apply it before."""
+    run = begin(step("WORK"))
+    number = prepared(run).pk
+    cancel_run(run=run)
+    engine.execute_step(number)
+    return inside.broken(run.pk) - {"I5"}
+
+
+def the_work_ends_between_the_cancel_and_the_stop(inside: Inside) -> set[str]:
+    run = begin(step("WORK"))
+    number = prepared(run).pk
+    engine.execute_step(number)
+    cancel_run(run=run)
+    Run.objects.filter(pk=run.pk).update(cancel_requested_at=run.created_at)
+    engine.settle_step(number)
+    return inside.broken(run.pk)
 
 
 # --- Safeguards -------------------------------------------------------------------------------------------------------
@@ -277,6 +298,12 @@ SAFEGUARDS = {
         {DATABASE},
     ),
     "sweep": Safeguard(every_message_but_the_sweeps_is_lost, mutants.without_the_sweep, {"I5"}),
+    "claims ask what holds the run": Safeguard(
+        a_worker_hears_of_a_step_after_the_cancel, mutants.without_asking_what_holds_a_run, {"I6"}
+    ),
+    "a success after the cancel is none": Safeguard(
+        the_work_ends_between_the_cancel_and_the_stop, mutants.with_successes_that_come_too_late, {"I6"}
+    ),
     "one start": Safeguard(a_container_is_started_a_second_time, mutants.without_the_guard_of_a_start, {"I3"}),
     "the last record decides": Safeguard(
         an_engine_tells_another_exit_code_than_the_work, mutants.with_exit_codes_that_decide, {"I4"}

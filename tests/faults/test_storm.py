@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pytest
 
+from tests import needs
 from tests.faults.levers import FAKETIME
 from tests.faults.load import install
 from tests.faults.plan import KINDS
@@ -20,7 +20,7 @@ pytestmark = [
     pytest.mark.docker,
     pytest.mark.xdist_group("storm"),
     pytest.mark.timeout(600),
-    pytest.mark.skipif(os.getuid() != 0, reason="needs to mount a tmpfs"),
+    pytest.mark.root,
 ]
 
 FAULTS = 40
@@ -66,6 +66,12 @@ def test_as_many_faults_were_injected_as_were_asked_for(storm: Past) -> None:
 
 def test_every_injected_fault_is_survived(storm: Past) -> None:
     assert all(line.survived == line.injected for line in storm.report.lines)
+
+
+def test_workers_whose_clock_was_off_took_part(storm: Past) -> None:
+    if not CLOCKS:
+        needs.lacks(needs.Need.CLOCK)
+    assert {line.fault for line in storm.report.lines if line.injected} & set(CLOCKS)
 
 
 def test_the_storm_has_hit_runs_at_work_and_workers_that_held_them(storm: Past) -> None:

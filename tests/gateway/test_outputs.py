@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -28,10 +28,11 @@ def gateway(django_db_setup: None, tmp_path_factory: pytest.TempPathFactory) -> 
         yield client
 
 
-def bearer(schema: dict[str, Any] | None = SCHEMA, **columns: Any) -> dict[str, str]:
-    """The header of an execution with that schema in its order."""
+def bearer(schema: dict[str, Any] | None = SCHEMA, results: Sequence[str] = (), **columns: Any) -> dict[str, str]:
+    """The header of an execution with that schema in its order, whose output `a` has to be one of the results."""
     wanted = OutputSchema("answer", schema) if schema is not None else None
-    order = {"mode": "agent", "agent": {"output_schema": order_of(wanted)}}
+    agent = {"output_schema": order_of(wanted), "outputs": ["a"], "results": list(results)}
+    order = {"mode": "agent", "agent": agent}
     execution = Execution.objects.create(stream="test", image="none", timeout_seconds=60, order=order, **columns)
     return {"Authorization": f"Bearer {token_of(execution.pk)}"}
 
@@ -51,6 +52,13 @@ def test_each_problem_is_told_with_its_place(gateway: httpx2.Client) -> None:
 
 def test_the_schema_is_that_of_the_asking_execution(gateway: httpx2.Client) -> None:
     assert check(gateway, [], bearer({"type": "array"})).json() == {"problems": []}
+
+
+def test_a_result_that_is_none_of_those_it_may_be_is_a_problem_of_its_own(gateway: httpx2.Client) -> None:
+    headers = bearer({"type": "object"}, results=["GOOD", "BAD"])
+    assert check(gateway, {"a": "good "}, headers).json() == {"problems": []}
+    problem = "a is 'good, mostly', but a must be exactly one of GOOD | BAD"
+    assert check(gateway, {"a": "good, mostly"}, headers).json() == {"problems": [problem], "reason": "unmatched"}
 
 
 @pytest.mark.parametrize("headers", [{}, {"Authorization": "Bearer 1.00"}, {"Authorization": "Basic x"}])

@@ -71,7 +71,7 @@ id: again
 steps:
   - {id: PLAN, run: x, outputs: [XS], onComplete: A}
   - {id: A, run: x, outputs: [OF], loop: {over: XS, onAllComplete: CHECK}}
-  - {id: CHECK, run: x, outputs: [V], onResult: {AGAIN: {goto: PLAN}}}
+  - {id: CHECK, run: x, outputs: [V], onResult: {AGAIN: {goto: PLAN}, GOOD: {}}}
 """
     gives = {"PLAN": [{"XS": ["a", "b", "c"]}, {"XS": ["z"]}], "CHECK": [{"V": "AGAIN"}, {"V": "GOOD"}]}
     tries, seen, end = walked(text, gives)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -71,21 +72,51 @@ TABLE: dict[str, tuple[tuple[Step, ...], Says, str, str]] = {
         (do("A", on_result={"Yes": Route(goto="C")}, on_complete="B"), do("B"), do("C")),
         {"A": [v("no")]}, "A B", "succeeded",
     ),
-    "no key and no onComplete ends the run": (
-        (do("A", on_result={"y": Route(goto="B")}), do("B")), {}, "A", "succeeded",
+    "no key and no onComplete fails the step": (
+        (do("A", on_result={"y": Route(goto="B")}), do("B")), {}, "A", "unmatched",
+    ),
+    "a failure by a result is tried again like others": (
+        (replace(do("A", on_result={"y": Route(goto="B")}), retries=Retries(1)), do("B")),
+        {"A": [v("y, with nits"), v("y")]}, "A A' B", "succeeded",
+    ),
+    "a result that is fine goes on": ((do("A", on_result={"ok": Route()}), do("B")), {}, "A", "succeeded"),
+    "else takes what no key names": (
+        (do("A", on_result={"y": Route(goto="B")}, otherwise=Route(goto="C")), do("B"), do("C")),
+        {"A": [v("y, but")]}, "A C", "succeeded",
+    ),
+    "else may ask for another try, so often": (
+        (do("A", on_result={"y": Route()}, otherwise=Route(retry=True, max_retries=2)),), {"A": [v("n")]},
+        "A A' A''", "retries",
+    ),
+    "a notice alone goes on by onComplete, not by else": (
+        (
+            do("A", on_result={"ok": Route(notify=Notify("x", "m"))}, on_complete="B", otherwise=Route(goto="A")),
+            do("B"),
+        ),
+        {}, "A B", "succeeded",
+    ),
+    "else of an approval takes the decision that has no key": (
+        (Step("Q", "approve", approve=Approve(), on_result={"approved": Route(goto="B")}, otherwise=Route(goto="C")),
+         do("B"), do("C")),
+        {"Q": [Answer("rejected")]}, "Q C", "succeeded",
+    ),
+    "an approval without a key for it goes on": (
+        (Step("Q", "approve", approve=Approve(), on_result={"rejected": Route(goto="B")}), do("B")),
+        {"Q": [Answer("approved")]}, "Q", "succeeded",
     ),
     "a notice alone goes on as if no key had matched": (
         (do("A", on_result={"ok": Route(notify=Notify("x", "m"))}, on_complete="B"), do("B")), {}, "A B", "succeeded",
     ),
     "a result that asks for another try": (
-        (do("A", on_result={"no": Route(retry=True, max_retries=2)}),), {"A": [v("no"), v("no"), v("ok")]},
+        (do("A", on_result={"no": Route(retry=True, max_retries=2), "ok": Route()}),),
+        {"A": [v("no"), v("no"), v("ok")]},
         "A A' A''", "succeeded",
     ),
     "a result that asks too often": (
         (do("A", on_result={"no": Route(retry=True, max_retries=1)}),), {"A": [v("no")]}, "A A'", "retries",
     ),
     "another visit may ask as often again": (
-        (do("A", on_result={"no": Route(retry=True), "back": Route(goto="A")}),),
+        (do("A", on_result={"no": Route(retry=True), "back": Route(goto="A")}, otherwise=Route()),),
         {"A": [v("no"), v("back"), v("no"), v("ok")]}, "A A' A2 A2'", "succeeded",
     ),
     "visits are bounded": (
@@ -116,7 +147,49 @@ TABLE: dict[str, tuple[tuple[Step, ...], Says, str, str]] = {
         CHAIN, {"C": [v("again"), v("ok"), v("again"), v("ok")]}, "L[0] C[0] C[0]2 L[1] C[1] C[1]2 Z", "succeeded",
     ),
     "visits of one item are bounded": (CHAIN, {"C": [v("again")]}, "L[0] C[0] C[0]2", "visits"),
-    "a goto out of the loop leaves it": (CHAIN, {"C": [v("out")]}, "L[0] C[0] Z", "succeeded"),
+    "a goto out of the loop that does not say so fails the run": (
+        CHAIN, {"C": [v("out")]}, "L[0] C[0]", "error",
+    ),
+    "a goto out of the loop at its last item leaves nothing undone": (
+        CHAIN, {"C": [v("ok"), v("out")]}, "L[0] C[0] L[1] C[1] Z", "succeeded",
+    ),
+    "an onComplete out of the loop fails the run": (
+        (CHAIN[0], do("C", on_result={"ok": NEXT}, on_complete="X"), do("X"), do("Z")), {"C": [v("no")]},
+        "L[0] C[0]", "error",
+    ),
+    "a break ends the loop and marks what is not done": (
+        (CHAIN[0], do("C", on_result={"ok": NEXT, "stop": Route(breaks=True)}), do("Z")), {"C": [v("stop")]},
+        "L[0] C[0] (L[1]) Z", "succeeded",
+    ),
+    "a break with a goto leaves the loop to there": (
+        (CHAIN[0], do("C", on_result={"ok": NEXT, "stop": Route(goto="X", breaks=True)}), do("X"), do("Z")),
+        {"C": [v("stop")]}, "L[0] C[0] (L[1]) X", "succeeded",
+    ),
+    "a break at the last item marks nothing": (
+        (CHAIN[0], do("C", on_result={"ok": NEXT, "stop": Route(breaks=True)}), do("Z")), {"C": [v("ok"), v("stop")]},
+        "L[0] C[0] L[1] C[1] Z", "succeeded",
+    ),
+    "a break to a loop over nothing passes it by": (
+        (CHAIN[0], do("C", on_result={"ok": NEXT, "stop": Route(goto="N", breaks=True)}),
+         do("N", loop=Loop("NONE"), on_complete="Z"), do("Z")),
+        {"C": [v("stop")]}, "L[0] C[0] (L[1]) (N) Z", "succeeded",
+    ),
+    "a break ends the inner loop alone": (
+        (*NESTED[:2], do("C", on_result={"ok": NEXT, "stop": Route(breaks=True)}), *NESTED[3:]),
+        {"C": [v("stop"), v("ok")]}, "L[0] M[0.0] C[0.0] (M[0.1]) E[0] L[1] M[1.0] C[1.0] E[1] Z", "succeeded",
+    ),
+    "a break with a goto may leave both loops": (
+        (*NESTED[:2], do("C", on_result={"ok": NEXT, "stop": Route(goto="X", breaks=True)}), *NESTED[3:], do("X")),
+        {"C": [v("stop")]}, "L[0] M[0.0] C[0.0] (M[0.1]) (L[1]) X", "succeeded",
+    ),
+    "a loop that was broken may be come to again": (
+        (do("P", on_complete="L"), CHAIN[0],
+         do("C", on_result={"ok": NEXT, "plan": Route(goto="P", breaks=True)}), do("Z")),
+        {"C": [v("plan"), v("ok")]}, "P L[0] C[0] (L[1]) P2 L[0]2 C[0]2 L[1]2 C[1] Z", "succeeded",
+    ),
+    "a break outside of a loop fails the run": (
+        (do("A", on_result={"ok": Route(breaks=True)}),), {}, "A", "error",
+    ),
     "an end within the steps for an item is the next item": (
         (do("L", loop=Loop("TWO", "C", "Z")), do("C"), do("Z")), {}, "L[0] C[0] L[1] C[1] Z", "succeeded",
     ),
@@ -133,7 +206,9 @@ TABLE: dict[str, tuple[tuple[Step, ...], Says, str, str]] = {
         "L[0] M[0.0] C[0.0] M[0.1] C[0.1] L[0]2 M[0.0]2 C[0.0]2 M[0.1]2 C[0.1]2 E[0] L[1] M[1.0] C[1.0] E[1] Z",
         "succeeded",
     ),
-    "a goto out of both loops leaves both": (NESTED, {"C": [v("out")]}, "L[0] M[0.0] C[0.0] Z", "succeeded"),
+    "a goto out of both loops that does not say so fails the run": (
+        NESTED, {"C": [v("out")]}, "L[0] M[0.0] C[0.0]", "error",
+    ),
     "an approval goes on": ((do("A", on_complete="Q"), ASK, do("B")), {"Q": [Answer("approved")]}, "A Q", "succeeded"),
     "a rejection fails": ((ASK, do("B")), {"Q": [Answer("rejected")]}, "Q", "rejected"),
     "a question that expires fails": ((ASK, do("B")), {"Q": [Answer("expired")]}, "Q", "expired"),
@@ -196,11 +271,11 @@ def test_a_goto_to_a_step_before_the_inner_loop_stays_at_the_outer_item() -> Non
         do("L", loop=Loop("PARTS", "X", "Z")),
         do("X", on_complete="M"),
         do("M", loop=Loop("current_item.in", "C", "E")),
-        do("C", on_result={"ok": NEXT, "before": Route(goto="X"), "after": Route(goto="E")}),
+        do("C", on_result={"ok": NEXT, "before": Route(goto="X", breaks=True), "after": Route(goto="E", breaks=True)}),
         do("E", on_complete="L"),
         do("Z"),
     )
     again = walked(steps, {"C": [v("before"), v("ok"), v("after"), v("ok")]})
     assert way(again) == (
-        "L[0] X[0] M[0.0] C[0.0] X[0]2 M[0.0]2 C[0.0]2 M[0.1] C[0.1] E[0] L[1] X[1] M[1.0] C[1.0] E[1] Z"
+        "L[0] X[0] M[0.0] C[0.0] (M[0.1]) X[0]2 M[0.0]2 C[0.0]2 M[0.1]2 C[0.1] E[0] L[1] X[1] M[1.0] C[1.0] E[1] Z"
     )

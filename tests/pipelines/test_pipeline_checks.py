@@ -80,7 +80,9 @@ def test_a_key_that_the_kind_of_step_does_not_take_is_refused(text: str, error: 
         ("{retry: true, continueLoop: true}", "key onResult.x.continueLoop: 'retry' is there too"),
         ("{retry: 3}", "key onResult.x.retry: must be true or false, not '3'"),
         ("{retry: true, maxRetries: 21}", "key onResult.x.maxRetries: must be a whole number from 0 to 20"),
-        ("{}", "key onResult.x: needs one of 'goto', 'retry', 'continueLoop' and 'notify'"),
+        ("{goto: }", "key onResult.x: needs one of 'goto', 'retry', 'continueLoop', 'break' and 'notify'"),
+        ("{break: true, retry: true}", "key onResult.x.break: 'retry' is there too; an action goes one way"),
+        ("{break: true}", "key onResult.x.break: this step is not among the steps from a loop's"),
         ("{continueLoop: true}", "key onResult.x.continueLoop: this step is not among the steps from a loop's"),
         ("{notify: {agent: nobody, message: m}}", "key onResult.x.notify.agent: there is no agent 'nobody'"),
         ("{notify: {agent: critic}}", "key onResult.x.notify.message: a notice needs 'message'"),
@@ -275,8 +277,11 @@ def test_a_key_of_the_pipeline_that_cannot_be_kept_is_refused(head: str, error: 
 @pytest.mark.parametrize(
     ("text", "warning"),
     [
-        (script("outputs: [v], onResult: {x: {goto: A, maxRetries: 3}}"), "has no effect without 'retry: true'"),
-        (script("outputs: [v], onResult: {x: }"), "key onResult.x: there is no action behind it"),
+        (
+            script("outputs: [v], else: {}, onResult: {x: {goto: A, maxRetries: 3}}"),
+            "has no effect without 'retry: true'",
+        ),
+        (script("outputs: [v], else: {}, onResult: {x: }"), "key onResult.x: there is no action behind it"),
         (
             script("outputs: [xs], loop: {over: xs}, onResult: {x: {goto: A}}"),
             "key onResult.x.goto: has no effect on a step with 'loop'",
@@ -352,7 +357,7 @@ def test_the_steps_of_a_long_loop_are_no_circle() -> None:
 def test_one_step_may_follow_each_item_and_the_whole_loop() -> None:
     text = steps(
         "id: A, run: a, outputs: [xs], loop: {over: xs, onEachComplete: B, onAllComplete: B}",
-        "id: B, run: b, outputs: [v], onResult: {more: {continueLoop: true}}",
+        "id: B, run: b, outputs: [v], onResult: {more: {continueLoop: true}}, else: {}",
     )
     assert warnings(text) == []
 

@@ -76,9 +76,6 @@ def test_an_open_step_run_blocks_also_when_it_is_not_the_last() -> None:
         ),
         ([WRITTEN, past("REVIEW.1.1 succeeded", verdict=True)], Start("SHOW", 1, 1, 0.0, "goto from REVIEW (true)")),
         ([WRITTEN, past("REVIEW.1.1 succeeded", score=7)], Start("WRITE", 2, 1, 0.0, "goto from REVIEW (7)")),
-        ([WRITTEN, past("REVIEW.1.1 succeeded", verdict="YES, but")], Finish("succeeded", "", "")),
-        ([WRITTEN, past("REVIEW.1.1 succeeded", other="YES")], Finish("succeeded", "", "")),
-        ([WRITTEN, past("REVIEW.1.1 succeeded")], Finish("succeeded", "", "")),
         ([WRITTEN, past("REVIEW.1.1 skipped", verdict="YES")], Finish("succeeded", "", "")),
         ([past("SHOW.1.1 succeeded")], Finish("succeeded", "", "")),
     ],
@@ -106,12 +103,12 @@ def test_a_step_that_was_visited_too_often_fails_the_run() -> None:
         (["WRITE.1.1 failed:timeout", "WRITE.1.2 failed:error"], Start("WRITE", 1, 3, 20.0, "retry after error")),
         (
             ["WRITE.1.1 failed:error", "WRITE.1.2 failed:error", "WRITE.1.3 failed:disk"],
-            Finish("failed", "disk", "step WRITE failed 3 times, at last with: disk"),
+            Finish("failed", "disk", "step WRITE failed after 3 attempts"),
         ),
-        (["B.1.1 failed:error"], Finish("failed", "error", "step B failed once, at last with: error")),
+        (["B.1.1 failed:error"], Finish("failed", "error", "step B failed")),
         (["A.1.1 failed:error"], Start("A", 1, 2, 0.0, "retry after error")),
         (["SHOW.1.1 failed:timeout"], Start("SHOW", 1, 2, 0.0, "retry after timeout")),
-        (["SHOW.1.1 failed:error"], Finish("failed", "error", "step SHOW failed once, at last with: error")),
+        (["SHOW.1.1 failed:error"], Finish("failed", "error", "step SHOW failed")),
         (["WRITE.1.1 failed:lost"], Start("WRITE", 1, 2, 0.0, "again after lost")),
         (["WRITE.1.1 failed:runner"], Start("WRITE", 1, 2, 0.0, "again after runner")),
         (["WRITE.1.1 failed:lost", "WRITE.1.2 failed:error"], Start("WRITE", 1, 3, 10.0, "retry after error")),
@@ -122,7 +119,7 @@ def test_a_step_that_was_visited_too_often_fails_the_run() -> None:
         ([f"WRITE.1.{n} failed:lost" for n in range(1, 5)], Start("WRITE", 1, 5, 0.0, "again after lost")),
         (
             [f"WRITE.1.{n} failed:lost" for n in range(1, 6)],
-            Finish("failed", "lost", "step WRITE lost its container 5 times (lost); the step itself did not fail"),
+            Finish("failed", "lost", "step WRITE lost its container 5 times"),
         ),
         (
             [*(f"WRITE.1.{n} failed:lost" for n in range(1, 6)), "WRITE.2.1 failed:lost"],
@@ -137,7 +134,7 @@ def test_a_step_that_failed_is_followed_by(history: list[str], decision: object)
 
 @pytest.mark.parametrize("reason", ["rejected", "image", "cancelled", "budget", "input", "visits"])
 def test_a_failure_that_another_try_cannot_mend_ends_the_run(reason: str) -> None:
-    message = f"step WRITE failed once, at last with: {reason}"
+    message = "step WRITE failed"
     assert decided(ROUTED, past(f"WRITE.1.1 failed:{reason}")) == Finish("failed", reason, message)
 
 

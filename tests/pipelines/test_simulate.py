@@ -125,7 +125,7 @@ def test_a_play_is_told_with_virtual_times() -> None:
     assert list(story(walk))[1:4] == [
         "  00:01:00 A visit 1 attempt 1 failed (error)",
         "  00:02:30 A visit 1 attempt 2 failed (error)",
-        "  00:02:30 the run failed (step A failed 2 times, at last with: error)",
+        "  00:02:30 the run failed (step A failed after 2 attempts: error)",
     ]
 
 

@@ -13,12 +13,12 @@ from pytest_django import Settings
 
 from djinn.core.errors import UserError
 from djinn.providers.base import CallContext, ProviderError
-from djinn.providers.catalogue import KNOWN, check_model, find_provider, parse_model
+from djinn.providers.catalogue import KNOWN, check_model, find_provider, has_key, parse_model
 from djinn.providers.compatible import CompatibleProvider
 from djinn.providers.models import ModelCall
 from djinn.providers.scripted import ScriptedProvider
 from djinn.providers.selectors import Bill, add_bills, bills_of
-from djinn.providers.services import CallEnd, close_call, open_call
+from djinn.providers.services import CallEnd, TooManyDoubts, close_call, open_call, refuse_doubts
 from djinn.providers.usage import Usage, cost_usd, usage_of
 
 
@@ -80,20 +80,24 @@ def test_the_script_is_always_there_and_nothing_unknown_is(settings: Settings) -
         check_model("nobody/x")
 
 
+FIVE = {"prompt_tokens": 5, "completion_tokens": 0}
 USAGES: list[tuple[Any, Usage | None]] = [
     ({}, None),
     ({"usage": None}, None),
     ({"usage": []}, None),
-    ({"usage": {}}, Usage(0, 0, 0)),
-    ({"usage": {"prompt_tokens": 5, "completion_tokens": None}}, Usage(5, 0, 0)),
-    ({"usage": {"prompt_tokens": 5, "prompt_tokens_details": None}}, Usage(5, 0, 0)),
-    ({"usage": {"prompt_tokens": 5, "prompt_tokens_details": {"cached_tokens": 2}}}, Usage(5, 0, 2)),
-    ({"usage": {"prompt_tokens": 5, "prompt_tokens_details": {"cached_tokens": 9}}}, Usage(5, 0, 5)),
-    ({"usage": {"prompt_tokens": 5, "prompt_tokens_details": [1]}}, Usage(5, 0, 0)),
-    ({"usage": {"prompt_tokens": "5"}}, None),
-    ({"usage": {"prompt_tokens": -5}}, None),
-    ({"usage": {"completion_tokens": 1.5}}, None),
-    ({"usage": {"completion_tokens": 2**31}}, None),
+    ({"usage": {}}, None),
+    ({"usage": {"prompt_tokens": 5, "completion_tokens": None}}, None),
+    ({"usage": {**FIVE, "prompt_tokens_details": None}}, Usage(5, 0, 0)),
+    ({"usage": {**FIVE, "prompt_tokens_details": {"cached_tokens": 2}}}, Usage(5, 0, 2)),
+    ({"usage": {**FIVE, "prompt_tokens_details": {"cached_tokens": 9}}}, Usage(5, 0, 5)),
+    ({"usage": {**FIVE, "prompt_tokens_details": [1]}}, Usage(5, 0, 0)),
+    ({"usage": {**FIVE, "prompt_tokens": "5"}}, None),
+    ({"usage": {**FIVE, "prompt_tokens": -5}}, None),
+    ({"usage": {**FIVE, "completion_tokens": 1.5}}, None),
+    ({"usage": {**FIVE, "completion_tokens": True}}, None),
+    ({"usage": {**FIVE, "completion_tokens": 2**31}}, None),
+    ({"usage": {**FIVE, "total_tokens": 2**31}}, None),
+    ({"usage": {**FIVE, "total_tokens": "many"}}, None),
 ]
 
 
@@ -111,6 +115,8 @@ def test_the_usage_is_what_a_chunk_states(chunk: Any, usage: Usage | None) -> No
         ("openai", "gpt-5", Usage(0, 0), Decimal(0)),
         ("openai", "gpt-of-nobody", Usage(5, 5), None),
         ("local", "gpt-5", Usage(5, 5), None),
+        ("my-openai", "gpt-5", Usage(5, 5), None),
+        ("xai", "grok-4.3", Usage(1000, 0), Decimal("0.00125")),
         ("scripted", "demo", Usage(5, 5), Decimal(0)),
     ],
 )
@@ -231,3 +237,58 @@ def test_a_call_is_in_the_bill_before_it_is_sent_and_is_completed_later() -> Non
     close_call(call, CallEnd(ModelCall.Status.FAILED, usage=Usage(1_000_000, 0), seconds=2.0, error="x" * 5000))
     row = ModelCall.objects.get()
     assert (row.status, row.cost_usd, row.execution, len(row.error)) == ("failed", Decimal("1.25"), 7, 2000)
+
+
+# --- Doubtful answers -------------------------------------------------------------------------------------------------
+DOUBTS: list[tuple[list[tuple[str, str]], bool]] = [
+    ([("failed", "broke_off")] * 5, True),
+    ([("failed", "broke_off")] * 4, False),
+    ([("failed", "broke_off")] * 4 + [("answered", "")] + [("failed", "stalled")] * 4, False),
+    ([("failed", "broke_off")] * 4 + [("failed", "rate_limited"), ("abandoned", ""), ("failed", "garbled")], True),
+    ([("failed", "rate_limited")] * 9, False),
+    ([("open", "")] * 9, False),
+]
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(("calls", "is_refused"), DOUBTS)
+def test_five_doubtful_answers_since_the_last_good_one_are_enough(
+    calls: list[tuple[str, str]], is_refused: bool
+) -> None:
+    for status, fault in calls:
+        ModelCall.objects.create(
+            execution=7, provider="openai", model="m", status=status, fault=fault, error="It broke."
+        )
+    ModelCall.objects.create(execution=8, provider="openai", model="m", status="answered")
+    refuse_doubts(parse_model("openai/m"), 8)
+    if is_refused:
+        with pytest.raises(TooManyDoubts, match=r"OpenAI in a row were of no use\. The last one: It broke\."):
+            refuse_doubts(parse_model("openai/m"), 7)
+    else:
+        refuse_doubts(parse_model("openai/m"), 7)
+
+
+# --- Keys -------------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("name", "environment", "has"),
+    [
+        ("scripted", {}, True),
+        ("openai", {}, False),
+        ("openai", {"OPENAI_API_KEY": " "}, False),
+        ("openai", {"OPENAI_API_KEY": "k"}, True),
+        ("openai", {"DJINN_PROVIDERS_WITH_KEYS": "xai, openai"}, True),
+        ("openai", {"DJINN_PROVIDERS_WITH_KEYS": "xai"}, False),
+        ("local", {"DJINN_PROVIDER_LOCAL_URL": "http://h/v1"}, True),
+    ],
+)
+def test_a_key_is_here_or_with_the_gateway(name: str, environment: dict[str, str], has: bool) -> None:
+    assert has_key(name, environment=environment) is has
+
+
+def test_a_model_without_key_or_script_is_refused_with_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable in ("OPENAI_API_KEY", "DJINN_PROVIDERS_WITH_KEYS"):
+        monkeypatch.delenv(variable, raising=False)
+    with pytest.raises(UserError, match="OpenAI has no key: set OPENAI_API_KEY"):
+        check_model("openai/gpt-5")
+    with pytest.raises(UserError, match="There is no script 'none'"):
+        check_model("scripted/none")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,10 +9,10 @@ from pathlib import Path
 import pytest
 from runner_bench import STAND_IN, Bench
 
-from djinn.runner.base import RunnerUnavailable
 from djinn.runner.docker import DockerRunner
 from djinn.runner.image import ensure_image
 from djinn.runner.process import ProcessRunner
+from tests import needs
 
 REPOSITORY = Path(__file__).parents[2]
 TEST_IMAGE = "djinn-runtime:test"
@@ -22,12 +21,7 @@ TEST_IMAGE = "djinn-runtime:test"
 @pytest.fixture(scope="session")
 def docker_engine() -> str:
     """The engine's description. Without an engine the test is skipped, or fails when CI says that there must be one."""
-    try:
-        return DockerRunner("probe").ping()
-    except RunnerUnavailable as exc:
-        if os.environ.get("DJINN_REQUIRE_DOCKER") == "1":
-            pytest.fail(f"DJINN_REQUIRE_DOCKER=1, but {exc}")
-        pytest.skip(f"needs a Docker engine: {exc}")
+    return needs.engine()
 
 
 @pytest.fixture(scope="session")

@@ -18,7 +18,7 @@ WAIT_SECONDS = 60.0
 # The stand-in keeps the guard's promise, then does what the test wrote down for it.
 STAND_IN = """
 import os, sys
-directory = sys.argv[1]
+directory = os.path.join(sys.argv[1], "scratch")
 try:
     os.mkdir(os.path.join(directory, "started"))
 except FileExistsError:
@@ -68,14 +68,19 @@ class Bench:
         limits: Limits | None = None,
         environment: dict[str, str] | None = None,
     ) -> ContainerSpec:
-        """An execution whose runtime is the Python code `script`; `directory` in it is the execution's own."""
+        """An execution whose runtime is the Python code `script`; `directory` in it is the execution's scratch."""
         name = execution or f"x{uuid.uuid4().hex[:10]}"
         places = {kind: self.root / name / kind for kind in ("workspace", "execution", "gateway")}
         for place in places.values():
             place.mkdir(parents=True)
             if self.runner.owner():
                 os.chown(place, *self.runner.owner())
-        (places["execution"] / "script.py").write_text(script)
+        scratch = places["execution"] / "scratch"
+        scratch.mkdir()
+        (places["execution"] / "journal.ndjson").touch()
+        if self.runner.owner():
+            os.chown(scratch, *self.runner.owner())
+        (scratch / "script.py").write_text(script)
         return ContainerSpec(
             execution=name,
             image=image or self.image,
@@ -103,7 +108,7 @@ class Bench:
 
     def wait_for_file(self, spec: ContainerSpec, name: str) -> str:
         """The text of a file that the script writes into its execution directory (by rename, or with one write)."""
-        path = spec.execution_directory / name
+        path = spec.execution_directory / "scratch" / name
         wait_until(lambda: path.exists() and path.stat().st_size > 0, f"{name} is written")
         return path.read_text()
 
@@ -111,6 +116,6 @@ class Bench:
         """What the script left in the file `answer`."""
         spec = self.spec(script, limits=limits)
         state = self.run(spec)
-        path = spec.execution_directory / "answer"
+        path = spec.execution_directory / "scratch" / "answer"
         assert path.exists(), f"no answer, {state}"
         return path.read_text()

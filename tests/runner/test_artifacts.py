@@ -12,7 +12,7 @@ from runner_bench import nest
 
 from djinn.runner.artifacts import CHUNK_BYTES, Artifact, check_glob, collect
 from djinn.runner.git import WorkspaceError
-from djinn.runner.walk import DEEPEST, tree_bytes
+from djinn.runner.walk import DEEPEST
 
 
 @pytest.fixture
@@ -253,51 +253,3 @@ def test_a_bad_pattern_takes_nothing(tree: Path, store: Path, glob: str) -> None
     with pytest.raises(WorkspaceError) as caught:
         collect(tree, ["*", glob], store)
     assert (caught.value.permanent, caught.value.reason, store.exists()) == (True, "rejected", False)
-
-
-def test_the_bytes_of_a_tree_are_what_it_takes_of_the_disk(tree: Path) -> None:
-    (tree / "a").mkdir()
-    (tree / "a" / "big").write_bytes(os.urandom(1_000_000))
-    assert 1_000_000 <= tree_bytes(tree, 10**9) <= 1_050_000
-
-
-def test_holes_take_nothing_of_the_disk(tree: Path) -> None:
-    with (tree / "sparse").open("wb") as file:
-        file.truncate(2**40)
-    assert tree_bytes(tree, 10**9) < 10_000
-
-
-def test_a_file_with_many_names_is_counted_once(tree: Path) -> None:
-    (tree / "a").write_bytes(os.urandom(1_000_000))
-    for number in range(20):
-        (tree / f"link{number}").hardlink_to(tree / "a")
-    assert tree_bytes(tree, 10**9) <= 1_050_000
-
-
-def test_what_a_link_leads_to_is_not_counted(tree: Path, tmp_path: Path) -> None:
-    (tmp_path / "outside").mkdir()
-    (tmp_path / "outside" / "big").write_bytes(os.urandom(1_000_000))
-    (tree / "folder").symlink_to(tmp_path / "outside")
-    (tree / "file").symlink_to(tmp_path / "outside" / "big")
-    assert tree_bytes(tree, 10**9) < 10_000
-
-
-def test_counting_stops_soon_above_the_limit(tree: Path) -> None:
-    for number in range(100):
-        (tree / f"{number}").write_bytes(os.urandom(10_000))
-    assert 50_000 < tree_bytes(tree, 50_000) <= 70_000
-
-
-def test_empty_files_count_too(tree: Path) -> None:
-    for number in range(1000):
-        (tree / f"{number}").touch()
-    assert tree_bytes(tree, 10**9) >= 200_000
-
-
-def test_a_tree_that_is_too_deep_is_above_every_limit(tree: Path) -> None:
-    nest(tree, DEEPEST + 50)
-    assert tree_bytes(tree, 10**12) > 10**12
-
-
-def test_no_tree_takes_nothing(tmp_path: Path) -> None:
-    assert tree_bytes(tmp_path / "gone", 10**9) == 0

@@ -29,6 +29,7 @@ from djinn.runner.base import (
 )
 from djinn.runner.docker import CONTAINER_OWNER, DockerRunner
 from djinn.runner.docker_options import RUNTIME_LABEL, runtime_digest
+from tests import needs
 
 SLEEP = "import time\ntime.sleep(600)"
 ANSWER = "open(directory + '/answer', 'w').write(repr({}))"
@@ -64,11 +65,13 @@ def test_installations_do_not_see_each_other(docker_bench: Bench) -> None:
     assert DockerRunner("another").executions() == {}
 
 
-def test_the_host_shows_only_the_four_mounts(described: dict[str, Any]) -> None:
+def test_the_host_shows_only_these_mounts_and_lets_three_be_written(described: dict[str, Any]) -> None:
     mounts = {mount["Destination"]: mount["RW"] for mount in described["Mounts"]}
     assert mounts == {
         "/workspace": True,
-        "/run/djinn/execution": True,
+        "/run/djinn/execution": False,
+        "/run/djinn/execution/journal.ndjson": True,
+        "/run/djinn/execution/scratch": True,
         "/run/djinn/gateway": False,
         "/opt/djinn/djinn_runtime": False,
     }
@@ -126,7 +129,7 @@ def test_there_is_no_network(docker_bench: Bench) -> None:
 def test_a_step_that_asks_for_a_network_gets_one(docker_bench: Bench) -> None:
     spec = docker_bench.spec("import os\n" + ANSWER.format("len(os.listdir('/sys/class/net'))"), network="bridge")
     docker_bench.run(spec)
-    assert (spec.execution_directory / "answer").read_text() == "2"
+    assert (spec.execution_directory / "scratch" / "answer").read_text() == "2"
 
 
 def test_too_much_memory_ends_the_container_and_is_told(docker_bench: Bench) -> None:
@@ -272,7 +275,7 @@ def test_a_workspace_that_does_not_exist_is_refused_for_good(docker_bench: Bench
 def test_an_image_without_python_exits_with_127_and_never_begins(docker_bench: Bench) -> None:
     spec = docker_bench.spec(image="debian:bookworm-slim")
     assert docker_bench.run(spec).exit_code == 127
-    assert not (spec.execution_directory / "started").exists()
+    assert not (spec.execution_directory / "scratch" / "started").exists()
 
 
 def test_a_container_that_was_created_but_not_started_is_started(docker_bench: Bench) -> None:
@@ -357,14 +360,6 @@ def test_a_container_that_the_engine_lost_half_made_is_given_up_after_three_star
     assert engine.starts == 3
 
 
-def test_a_container_that_began_is_left_to_its_journal(engine_that_refuses: Refusing) -> None:
-    _, bench = engine_that_refuses
-    spec = bench.spec()
-    (spec.execution_directory / "started").mkdir()
-    bench.runner.start(spec)
-    assert bench.phase(spec) is Phase.CREATED
-
-
 def test_an_engine_with_a_passing_trouble_is_unavailable(engine_that_refuses: Refusing) -> None:
     engine, bench = engine_that_refuses
     engine.words = b"containerd is not running"
@@ -436,10 +431,8 @@ class PrivateEngine:
 
 @pytest.fixture
 def private_engine(docker_engine: str) -> Iterator[PrivateEngine]:
-    if os.getuid() != 0 or shutil.which("dockerd") is None:
-        if os.environ.get("DJINN_REQUIRE_DOCKER") == "1":
-            pytest.fail("DJINN_REQUIRE_DOCKER=1, but an engine of the test's own needs root and the program dockerd")
-        pytest.skip("needs root and dockerd for an engine of its own")
+    needs.root()
+    needs.dockerd()
     directory = Path(tempfile.mkdtemp(prefix="djinn-engine-"))
     engine = PrivateEngine(directory)
     try:

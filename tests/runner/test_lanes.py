@@ -18,7 +18,7 @@ from djinn.runner.workspace import Workspace
 
 Files = dict[str, str | None]
 OWNER = (10001, 10001)
-needs_root = pytest.mark.skipif(os.getuid() != 0, reason="only root can give files away")
+needs_root = pytest.mark.root
 
 
 def lane(root: Path, name: str) -> Workspace:
@@ -344,7 +344,7 @@ PATH={os.environ["PATH"]} exec git "$@"
     write(old, {"git": script})
     (old / "git").chmod(0o755)
     monkeypatch.setenv("PATH", f"{old}:{os.environ['PATH']}")
-    with pytest.raises(WorkspaceError, match=r"2\.38 or newer, this is 'git version 2\.30\.2'") as caught:
+    with pytest.raises(WorkspaceError, match=r"2\.38 or newer, this is 2\.30$") as caught:
         Workspace(root, owner=None).merge(heads, "join")
     assert caught.value.permanent
 

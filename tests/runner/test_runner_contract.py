@@ -68,14 +68,14 @@ def test_a_second_start_of_a_running_execution_does_nothing(bench: Bench) -> Non
     bench.runner.start(spec)
     bench.runner.stop(spec.execution, 0)
     bench.ended(spec)
-    assert (spec.execution_directory / "count").read_text() == "1"
+    assert (spec.execution_directory / "scratch" / "count").read_text() == "1"
 
 
 def test_a_start_of_an_exited_execution_does_not_run_it_again(bench: Bench) -> None:
     spec = bench.spec(COUNTER + "raise SystemExit(3)")
     bench.run(spec)
     bench.runner.start(spec)
-    assert (bench.ended(spec).exit_code, (spec.execution_directory / "count").read_text()) == (3, "1")
+    assert (bench.ended(spec).exit_code, (spec.execution_directory / "scratch" / "count").read_text()) == (3, "1")
 
 
 def test_starts_at_the_same_time_run_the_execution_once(bench: Bench) -> None:
@@ -94,14 +94,14 @@ def test_starts_at_the_same_time_run_the_execution_once(bench: Bench) -> None:
     for thread in threads:
         thread.join()
     bench.ended(spec)
-    assert (errors, (spec.execution_directory / "count").read_text()) == ([], "1")
+    assert (errors, (spec.execution_directory / "scratch" / "count").read_text()) == ([], "1")
 
 
 def test_a_start_after_the_guard_was_made_runs_nothing(bench: Bench) -> None:
     spec = bench.spec(COUNTER)
-    (spec.execution_directory / "started").mkdir()
+    (spec.execution_directory / "scratch" / "started").mkdir()
     assert bench.run(spec).exit_code == 97
-    assert not (spec.execution_directory / "count").exists()
+    assert not (spec.execution_directory / "scratch" / "count").exists()
 
 
 def test_stop_asks_with_sigterm_first(bench: Bench) -> None:
@@ -208,9 +208,9 @@ def test_the_inside_paths_are_where_the_runtime_finds_its_directories(bench: Ben
     spec = bench.spec()
     paths = bench.runner.paths(spec)
     (spec.gateway_directory / "mark").write_text("gateway")
-    (spec.execution_directory / "script.py").write_text(
+    (spec.execution_directory / "scratch" / "script.py").write_text(
         f"import os; assert os.path.samefile(os.getcwd(), {paths.workspace!r})\n"
-        f"assert os.path.samefile(directory, {paths.execution_directory!r})\n"
+        f"assert os.path.samefile(directory, {paths.execution_directory!r} + '/scratch')\n"
         f"text = open({paths.gateway_directory!r} + '/mark').read()\n"
         f"open({paths.workspace!r} + '/seen', 'w').write(text)\n"
     )
@@ -221,7 +221,7 @@ def test_the_inside_paths_are_where_the_runtime_finds_its_directories(bench: Ben
 def test_a_socket_in_the_gateway_directory_can_be_reached(bench: Bench) -> None:
     spec = bench.spec()
     address = f"{bench.runner.paths(spec).gateway_directory}/g"
-    (spec.execution_directory / "script.py").write_text(
+    (spec.execution_directory / "scratch" / "script.py").write_text(
         "import socket\n"
         "client = socket.socket(socket.AF_UNIX)\n"
         f"client.connect({address!r})\n"
@@ -229,7 +229,7 @@ def test_a_socket_in_the_gateway_directory_can_be_reached(bench: Bench) -> None:
     )
     with socket.socket(socket.AF_UNIX) as server, serving(server, spec.gateway_directory):
         bench.run(spec)
-    assert (spec.execution_directory / "answer").read_text() == "hello"
+    assert (spec.execution_directory / "scratch" / "answer").read_text() == "hello"
 
 
 def test_the_environment_holds_nothing_of_the_workers(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -243,7 +243,7 @@ def test_the_environment_of_the_spec_reaches_the_runtime(bench: Bench) -> None:
         "import os\nopen(directory + '/answer', 'w').write(os.environ['GREETING'])", environment={"GREETING": "hi"}
     )
     bench.run(spec)
-    assert (spec.execution_directory / "answer").read_text() == "hi"
+    assert (spec.execution_directory / "scratch" / "answer").read_text() == "hi"
 
 
 def test_no_core_file_and_few_open_files_are_allowed(bench: Bench) -> None:

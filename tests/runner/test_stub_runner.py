@@ -30,6 +30,8 @@ def place(tmp_path: Path) -> Place:
         mode = "command" if script else "agent"
         brief = Brief("e1", mode, "t", "/w", "/g", 60, agent=agent, script=script, outputs=list(outputs))
         (tmp_path / "brief.json").write_bytes(dump_brief(brief))
+        (tmp_path / "scratch").mkdir(exist_ok=True)
+        (tmp_path / "journal.ndjson").touch()
         return ContainerSpec("e1", "none", tmp_path, tmp_path, tmp_path, tmp_path, 60)
 
     return make

@@ -230,7 +230,7 @@ def test_nobody_decides_twice(olga: User) -> None:
     say(approval, olga)
     before = state(approval.step_run.run)
     for verdict in ("approve", "reject"):
-        with pytest.raises(Conflict, match="decided on this already"):
+        with pytest.raises(Conflict, match="already decided this"):
             say(approval, olga, verdict)
     assert state(approval.step_run.run) == before
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.db import connection
 from django.utils import timezone
 
 from djinn.accounts.models import User
@@ -17,7 +19,7 @@ from djinn.runs.approvals import decide
 from djinn.runs.continuing import rerun_from, restart_run, retry_run
 from djinn.runs.models import Approval, Intent, Note, Run, StepRun
 from djinn.runs.retention import remove_old_workspaces
-from djinn.runs.services import cancel_run
+from djinn.runs.services import cancel_run, start_run
 from djinn.runs.steering import inject
 from tests.make import begin, failed, history, make_user, played, prepared, step, succeeded, told, work, write_pipeline
 
@@ -186,7 +188,7 @@ def test_the_same_key_retries_once() -> None:
     first, second = (retry_run(run=old, user=olga, idempotency_key="k") for _ in range(2))
     assert first == second
     other = ran()
-    with pytest.raises(Conflict, match="continues another run"):
+    with pytest.raises(Conflict, match="another request"):
         retry_run(run=other, user=olga, idempotency_key="k")
 
 
@@ -321,6 +323,25 @@ def test_a_restart_begins_afresh_with_changed_inputs_and_the_pipeline_as_it_is_n
     assert Intent.objects.get().details == {"run": new.pk, "inputs": {"times": "3"}}
 
 
+def test_a_restart_may_be_of_another_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DJINN_PROVIDERS_WITH_KEYS", "openai")
+    old = ran(BUILD)
+    models = [restart_run(run=old, model=model).model for model in (None, "openai/gpt-5", "")]
+    assert models == ["", "openai/gpt-5", ""]
+    assert Intent.objects.get(details__model="openai/gpt-5").verb == Intent.Verb.RESTART
+
+
+def test_a_restart_with_a_model_that_nobody_can_be_asked_for_changes_nothing() -> None:
+    agent = {"id": "WRITE", "agent": "analyst", "input": "Write.", "model": "scripted/actor"}
+    old = begin(agent)
+    cancel_run(run=old)
+    work(old)
+    before = state()
+    with pytest.raises(UserError, match=r"Step WRITE of work: .* has no key") as raised:
+        restart_run(run=old, model="openai/gpt-5")
+    assert ("model" in raised.value.details, state()) == (True, before)
+
+
 def test_values_of_inputs_that_are_gone_are_left_out() -> None:
     old = ran(BUILD, inputs=INPUTS)
     write_pipeline(BUILD, inputs={"times": INPUTS["times"]})
@@ -348,6 +369,37 @@ def test_a_restart_runs_once_for_one_key() -> None:
     first, second = (restart_run(run=old, user=olga, idempotency_key="k") for _ in range(2))
     assert first == second
     assert Intent.objects.count() == 1
+
+
+def test_a_key_goes_on_from_a_run_in_one_way_only() -> None:
+    old, olga = ran(BUILD), make_user("olga")
+    restart_run(run=old, user=olga, idempotency_key="k")
+    for act in (
+        lambda: restart_run(run=old, user=olga, idempotency_key="k", inputs={"x": 1}),
+        lambda: rerun_from(run=old, step="BUILD", user=olga, idempotency_key="k"),
+        lambda: start_run(pipeline_id=old.pipeline, inputs=old.inputs, user=olga, idempotency_key="k"),
+    ):
+        with pytest.raises(Conflict, match="another request"):
+            act()
+
+
+def test_two_restarts_with_one_key_at_the_same_moment_are_one_wish() -> None:
+    old, olga, barrier, found = ran(BUILD), make_user("olga"), threading.Barrier(6), []
+
+    def restart() -> None:
+        try:
+            barrier.wait(10)
+            found.append(restart_run(run=Run.objects.get(pk=old.pk), user=olga, idempotency_key="k").pk)
+        finally:
+            connection.close()
+
+    threads = [threading.Thread(target=restart) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert (len(found), len(set(found))) == (6, 1)
+    assert Intent.objects.count() == len(told(old, "restart_requested")) == 1
 
 
 def test_a_retry_whose_files_may_soon_be_gone_says_so_by_the_clock_of_the_database(settings: Any) -> None:

@@ -22,7 +22,7 @@ LOOP = (
         "REVIEW",
         played(finished=succeeded(VERDICT="{% if NOTES == 'xxx' %}APPROVED{% else %}again {% endif %}")),
         outputs=["VERDICT"],
-        onResult={"AGAIN": {"goto": "FIX"}},
+        onResult={"AGAIN": {"goto": "FIX"}, "APPROVED": {}},
     ),
 )
 
@@ -74,8 +74,12 @@ def test_a_failed_step_is_tried_again_as_often_as_it_may() -> None:
 
 def test_the_message_of_a_failed_run_names_the_step_and_what_it_said() -> None:
     run = work(begin(step("A", played(finished=failed(message="no such file: x")))))
-    assert "step A failed once" in run.message
-    assert "no such file: x" in run.message
+    assert run.message == "step A failed: no such file: x"
+
+
+def test_the_message_of_a_run_counts_the_attempts() -> None:
+    run = work(begin(step("A", played(finished=failed(message="exit code 3: boom")), retries={"max": 1})))
+    assert run.message == "step A failed after 2 attempts: exit code 3: boom"
 
 
 def test_a_failure_of_another_reason_than_the_step_repeats_for_is_not_repeated() -> None:
@@ -111,17 +115,19 @@ def test_a_step_that_loses_its_container_again_and_again_fails_the_run_as_lost()
     assert len(history(run)) == 5
 
 
-def test_a_retry_of_an_agent_is_told_what_went_wrong() -> None:
+def test_a_retry_of_an_agent_is_told_the_whole_of_what_went_wrong() -> None:
     run = begin({"id": "A", "agent": "analyst", "input": "Look.", "model": "scripted/demo", "retries": {"max": 1}})
     first = prepared(run)
-    play_now(first, finished=failed(message="the file was not there"))
+    play_now(first, finished=failed(message="the file was not there\nsecond line"))
     engine.execute_step(first.pk)
     engine.settle_step(first.pk)
     second = prepared(run)
     assert first.execution is not None
     assert second.execution is not None
     assert "the file was not there" not in first.execution.order["agent"]["prompt"]
-    assert "error: the file was not there" in second.execution.order["agent"]["prompt"]
+    assert "error: the file was not there\nsecond line" in second.execution.order["agent"]["prompt"]
+    first.refresh_from_db()
+    assert first.message == "the file was not there second line"
 
 
 def test_inputs_and_outputs_fill_templates_and_outputs_go_before() -> None:

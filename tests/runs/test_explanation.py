@@ -34,7 +34,7 @@ def test_a_question_in_a_used_pipeline_is_in_the_answer_and_at_the_end_of_the_ch
     end, ask = explain(run)
     assert (ask.run, ask.step, ask.state, ask.blocked_by[0].kind) == (child.pk, "ASK", "waiting", "approval")
     assert (end.run, end.step) == (None, "END")
-    assert end.chain[-1] == f"USE, run {child.pk}, ASK: waits for 1 of operator to approve"
+    assert end.chain[-1] == f"USE, run {child.pk}, ASK: waiting for 1 approval by operator"
 
 
 def test_a_used_pipeline_that_waits_for_its_group_says_so() -> None:

@@ -19,9 +19,8 @@ from djinn.executions.models import Execution
 from djinn.executions.places import present_runner
 from djinn.executions.services import give_up
 from djinn.executions.states import OPEN, Reason
-from djinn.executions.supervise import see_through
 from djinn.runner.base import Phase
-from djinn.runs import engine, preparing
+from djinn.runs import claiming, engine, preparing
 from djinn.runs.advance import advance
 from djinn.runs.approvals import decide
 from djinn.runs.continuing import retry_run
@@ -382,11 +381,9 @@ def test_nothing_is_launched_for_a_step_run_that_ended_before_its_execution_was_
     with turn_of(run.pk) as turn:
         assert turn is not None
         turn.end_step(row, StepStatus.CANCELLED, reason="cancelled")
-    lease = claimed(row.execution, host=settings.HOST_NAME)
-    engine._mark_running(row, lease)
-    see_through(lease, present_runner())
+    assert claiming._claim(row) is None
     row.execution.refresh_from_db()
-    assert (row.execution.status, row.execution.reason) == ("killed", "cancelled")
+    assert row.execution.lease_token == 0
     assert present_runner().inspect(row.execution.key).phase is Phase.ABSENT
 
 

@@ -14,16 +14,19 @@ from django.db import connection, transaction
 from djinn.celery import app
 from djinn.executions.lease import DatabaseClock
 from djinn.executions.models import Execution
+from djinn.providers.models import ModelCall
 from djinn.runs import engine, tasks
 from djinn.runs.dispatch import CROWD, QUIET
-from djinn.runs.models import Run
+from djinn.runs.models import Approval, Run
 from djinn.runs.states import RUN_FINAL
 from djinn.runs.sweep import FEW, LOCK, sweep
 from tests.make import (
     begin,
+    claimed,
     empty_queues,
     failed,
     history,
+    mute_broker,
     open_steps,
     played,
     queue_key,
@@ -311,7 +314,48 @@ def test_the_sweep_ends_while_the_broker_is_away(silent_broker: None) -> None:
     engine.advance_run(run.pk)
     engine.prepare_step(open_steps(run)[0])
     age(4)
-    assert sweep() == 1
+    assert sweep() == 0
+
+
+def test_a_broker_that_accepts_and_never_answers_keeps_the_sweep_from_no_repair() -> None:
+    """An approval's time has passed, minutes are used up, a model call is forsaken, and 30 runs are late."""
+    for _ in range(30):
+        begin(step("A"))
+    asks = begin({"id": "ASK", "approve": {"by": "admin", "expires": "1h"}})
+    engine.advance_run(asks.pk)
+    Approval.objects.update(expires_at=DatabaseClock())
+    slow = begin(step("A"), budget={"minutes": 1})
+    engine.advance_run(slow.pk)
+    execution = Execution.objects.get(step_run__run=slow)
+    claimed(execution).write(status="running", ready_at="2026-01-01T00:00Z")
+    ended = work(begin(step("A"))).step_runs.get().execution_id
+    forsaken = ModelCall.objects.create(execution=ended, provider="p", model="m")
+    age(4)
+    with mute_broker() as accepted:
+        assert sweep() == 0
+    assert len(accepted) == 1
+    assert Approval.objects.get().status == "expired"
+    execution.refresh_from_db()
+    assert execution.stop_reason == "budget"
+    forsaken.refresh_from_db()
+    assert forsaken.status != "open"
+    assert sweep() > 30
+
+
+def test_a_repair_that_fails_keeps_the_sweep_from_no_other_and_from_no_ring() -> None:
+    asks = begin({"id": "ASK", "approve": {"by": "admin", "expires": "1h"}})
+    engine.advance_run(asks.pk)
+    Approval.objects.update(expires_at=DatabaseClock())
+    with connection.cursor() as cursor:
+        cursor.execute("ALTER TABLE runs_approval RENAME COLUMN expires_at TO put_by")
+    begin(step("A"))
+    age(4)
+    try:
+        assert sweep() == 1
+    finally:
+        with connection.cursor() as cursor:
+            cursor.execute("ALTER TABLE runs_approval RENAME COLUMN put_by TO expires_at")
+    assert sweep() == 2
 
 
 # --- What fails in the engine itself ----------------------------------------------------------------------------------

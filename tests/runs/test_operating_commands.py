@@ -42,7 +42,7 @@ def test_what_waits_is_listed_without_what_could_steer_a_terminal(capsys: Any) -
 
 def test_nothing_that_waits_is_told(capsys: Any) -> None:
     call_command("approvals", "list")
-    assert "Nothing waits" in capsys.readouterr().out
+    assert "Nothing is waiting" in capsys.readouterr().out
 
 
 def test_a_person_approves_with_a_comment(capsys: Any) -> None:
@@ -124,11 +124,11 @@ def test_a_run_explains_what_it_waits_for(capsys: Any) -> None:
     run = work(begin(BUILD, GATE, step("SHIP")))
     call_command("runs", "explain", str(run.pk))
     printed = capsys.readouterr().out
-    assert "GATE (waiting): waits for 1 of operator to approve" in printed
+    assert "GATE (waiting): waiting for 1 approval by operator" in printed
     assert "SHIP (not started)" in printed
     work(begin(BUILD))
     call_command("runs", "explain", str(Run.objects.latest("pk").pk))
-    assert "Nothing of it waits." in capsys.readouterr().out
+    assert "Nothing is blocked." in capsys.readouterr().out
 
 
 def test_context_is_added(settings: Any) -> None:

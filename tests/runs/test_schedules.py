@@ -29,6 +29,7 @@ from djinn.runs.schedules import (
     start_now,
     upcoming,
 )
+from djinn.runs.services import start_run
 from djinn.runs.states import RUN_OPEN
 from tests.make import make_user, step, told, work, write_pipeline
 
@@ -58,6 +59,15 @@ def tick(schedule: Schedule) -> Schedule:
     tasks.start_scheduled(schedule.pk)
     schedule.refresh_from_db()
     return schedule
+
+
+def test_a_person_cannot_take_the_key_of_the_next_tick(owner: User) -> None:
+    schedule = made(owner, overlap="queue")
+    run = Run.objects.get(schedule=tick(schedule))
+    later()
+    taken = start_run(pipeline_id="work", inputs={}, user=owner, idempotency_key=run.idempotency_key)
+    assert tick(schedule).last_message == ""
+    assert Run.objects.filter(schedule=schedule).exclude(pk__in=[run.pk, taken.pk]).count() == 1
 
 
 def later() -> None:

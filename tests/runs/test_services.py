@@ -38,8 +38,18 @@ def test_the_same_key_for_another_pipeline_is_a_conflict() -> None:
     write_pipeline(step("A"), name="other")
     user = make_user()
     start_run(pipeline_id="work", inputs={}, user=user, idempotency_key="k")
-    with pytest.raises(Conflict, match="another pipeline"):
+    with pytest.raises(Conflict, match="another request"):
         start_run(pipeline_id="other", inputs={}, user=user, idempotency_key="k")
+
+
+@pytest.mark.parametrize("other", [{"inputs": {"word": "b"}}, {"model": "scripted/x"}, {"priority": 1}])
+def test_the_same_key_for_another_request_is_a_conflict(other: dict[str, Any]) -> None:
+    write_pipeline(step("A"), inputs={"word": {"type": "string", "default": "a"}})
+    user, asked = make_user(), {"pipeline_id": "work", "inputs": {"word": "a"}}
+    start_run(**asked, user=user, idempotency_key="k")
+    with pytest.raises(Conflict, match="another request"):
+        start_run(**{**asked, **other}, user=user, idempotency_key="k")
+    assert Run.objects.count() == 1
 
 
 def test_the_same_key_at_the_same_moment_starts_one_run() -> None:

@@ -19,8 +19,8 @@ from djinn.pipelines.schema import Pipeline
 from djinn.pipelines.simulate import Answer, Ask, play
 from djinn.runs import engine
 from djinn.runs.approvals import decide, expire_due
+from djinn.runs.histories import history_of
 from djinn.runs.models import Approval, Run, StepRun
-from djinn.runs.selectors import history_of
 from djinn.runs.services import start_run
 from tests.make import failed, make_user, played, step, succeeded, told, write_pipeline
 
@@ -153,6 +153,7 @@ class Engine:
 def let_play(row: StepRun, answer: Answer) -> None:
     """Let the stub end the step run's execution as the answer says; a lost one ends without its last record."""
     finished = succeeded(**answer.outputs) if answer.status == "succeeded" else failed(answer.reason)
+    finished["outputs"] = dict(answer.outputs)
     script = played(finished=None, exit_code=1) if answer.reason == "lost" else played(finished=finished)
     execution = Execution.objects.get(step_run=row)
     Execution.objects.filter(pk=execution.pk).update(order={**execution.order, "script": script})
@@ -236,6 +237,43 @@ TABLE: dict[str, tuple[tuple[dict[str, JSON], ...], Says]] = {
          step("C")),
         {"B": [ok(V="no"), ok(V=" NO "), ok(V="yes")]},
     ),
+    "a result that no key names": (
+        (step("A", outputs=["V"], onResult={"yes": {"goto": "B"}}, **TWICE), step("B")),
+        {"A": [ok(V="yes, with nits"), ok(V="nearly"), ok(V="YES")]},
+    ),
+    "a result that no key ever names": (
+        (step("A", outputs=["V"], onResult={"yes": {"goto": "B"}}), step("B")), {"A": [ok(V="no")]},
+    ),
+    "what follows any other result": (
+        (step("A", outputs=["V"], onResult={"yes": {}}, **{"else": {"goto": "B"}}), step("B")), {"A": [ok(V="no")]},
+    ),
+    "a result that has nothing to say": (
+        (step("A", outputs=["V"], onResult={"yes": {}, "no": {"goto": "B"}}), step("B")), {"A": [ok(V="yes")]},
+    ),
+    "a used pipeline whose result no key names": (
+        ({"id": "USE", "uses": "inner", "with": {"x": "1"}, "outputs": ["R"], "onResult": {"yes": {}}},),
+        {"USE": [ok(R="no")]},
+    ),
+    "a loop that is left at its first item": (
+        (
+            *LOOP[:2],
+            step("TEST", outputs=["V"], onResult={"PASS": {"continueLoop": True}, "STOP": {"break": True}}),
+            LOOP[3],
+        ),
+        {"PLAN": [ok(TASKS=["a", "b", "c"])], "TEST": [ok(V="STOP")]},
+    ),
+    "a loop that is left for another step": (
+        (
+            *LOOP[:2],
+            step("TEST", outputs=["V"], onResult={
+                "PASS": {"continueLoop": True},
+                "STOP": {"break": True, "goto": "HELP", "notify": {"agent": "engineer", "message": "See {{ V }}."}},
+            }),
+            LOOP[3],
+            step("HELP"),
+        ),
+        {"PLAN": [ok(TASKS=["a", "b", "c"])], "TEST": [ok(V="PASS"), ok(V="STOP")]},
+    ),
     "a way back that is taken too often": (
         (step("A", onComplete="B", maxVisits=2), step("B", outputs=["V"], onResult={"no": {"goto": "A"}})),
         {"B": [ok(V="no")]},
@@ -301,6 +339,21 @@ TABLE: dict[str, tuple[tuple[dict[str, JSON], ...], Says]] = {
     "a rejection that is tolerated": (
         ({**ASK, "continueOnError": True}, step("B", needs=["ASK"]), step("C", when="true")),
         {"ASK": [Answer("rejected", seconds=5)]},
+    ),
+    "a rejection that a graph goes on from": (
+        (
+            {**ASK, "continueOnError": True},
+            step("SHIP", needs=["ASK"], when="steps.ASK.outputs.DECISION == 'approved'"),
+            step("MEND", needs=["ASK"], when="steps.ASK.outputs.DECISION == 'rejected'"),
+        ),
+        {"ASK": [Answer("rejected", seconds=5)]},
+    ),
+    "a failure whose outputs are looked at": (
+        (
+            step("A", outputs=["CODE"], continueOnError=True),
+            step("B", "echo {{ CODE | quote }}", needs=["A"], when="steps.A.outputs.CODE == '3'"),
+        ),
+        {"A": [Answer("failed", "error", outputs={"CODE": "3"})]},
     ),
     "a used pipeline": (
         (step("A", outputs=["V"], onComplete="USE"),

@@ -96,6 +96,15 @@ def test_what_belongs_to_a_paused_run_is_passed_over() -> None:
     assert [take(), take()] == [low, None]
 
 
+@pytest.mark.parametrize("column", ["paused_at", "cancel_requested_at"])
+def test_what_belongs_to_a_part_of_a_held_run_is_passed_over(column: str) -> None:
+    outer = StepRun.objects.get(pk=waiting(status="running"))
+    inner, other = waiting(9), waiting()
+    Run.objects.filter(step_runs=inner).update(parent=outer)
+    Run.objects.filter(pk=outer.run_id).update(**{column: F("created_at")})
+    assert [take(), take()] == [other, None]
+
+
 def test_a_run_whose_workspace_is_elsewhere_is_left_to_that_host() -> None:
     number = waiting()
     Run.objects.filter(step_runs=number).update(host="there")

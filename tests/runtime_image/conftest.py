@@ -26,8 +26,8 @@ def place() -> Iterator[Path]:
 @pytest.fixture
 def execution(place: Path) -> Iterator[Execution]:
     """An empty execution; whatever still runs of it afterwards is killed."""
-    for name in ("execution", "workspace"):
-        (place / name).mkdir()
+    for name in ("execution/scratch", "workspace"):
+        (place / name).mkdir(parents=True)
     each = Execution(place / "execution", place / "workspace", place / "gateway.sock")
     yield each
     for process in each.processes:
@@ -51,5 +51,6 @@ def small_disk(place: Path) -> Iterator[Path]:
     path = place / "disk"
     path.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(path)], check=True, timeout=20)
+    (path / "scratch").mkdir()
     yield path
     subprocess.run(["umount", "-l", str(path)], check=True, timeout=20)

@@ -54,6 +54,7 @@ class Execution:
         outputs: list[str] | None = None,
         max_turns: int = 20,
         output_schema: Any = None,
+        results: list[str] | None = None,
         **changes: Any,
     ) -> None:
         """Write the brief of an agent."""
@@ -66,6 +67,7 @@ class Execution:
             outputs=outputs or [],
             max_turns=max_turns,
             output_schema=output_schema,
+            results=results or [],
         )
         self.give(mode="agent", agent=agent, **changes)
 

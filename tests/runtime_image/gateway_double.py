@@ -215,6 +215,18 @@ def status(code: int, message: str = "no", **headers: str) -> Reply:
     return lambda exchange: exchange.answer(code, content, {"Content-Type": "application/json", **named})
 
 
+def fault(kind: str, **stated: Any) -> dict[str, Any]:
+    """What the gateway says of a provider's fault."""
+    error = {"message": "It failed.", "type": "provider_error", "code": 502, "kind": kind, "failure": kind}
+    return {"error": {**error, "permanent": False, "doubtful": False, "retry_after": None, **stated}}
+
+
+def refusal(code: int, *, kind: str, **stated: Any) -> Reply:
+    """A provider's fault as the answer."""
+    content = json.dumps(fault(kind, code=code, **stated)).encode()
+    return lambda exchange: exchange.answer(code, content, {"Content-Type": "application/json"})
+
+
 def whole(text: str) -> Reply:
     """An answer that is one JSON body."""
     message = {"role": "assistant", "content": text}
@@ -222,9 +234,9 @@ def whole(text: str) -> Reply:
     return lambda exchange: exchange.answer(200, content, {"Content-Type": "application/json"})
 
 
-def problems(*texts: str) -> Reply:
+def problems(*texts: str, **more: str) -> Reply:
     """What a check of outputs found."""
-    content = json.dumps({"problems": texts}).encode()
+    content = json.dumps({"problems": texts, **more}).encode()
     return lambda exchange: exchange.answer(200, content, {"Content-Type": "application/json"})
 
 

@@ -257,7 +257,7 @@ def test_wrong_outputs_go_back_to_the_model(execution: Execution, gateway: Serve
 def test_a_stream_that_is_cut_off_is_asked_for_again(execution: Execution, gateway: Serve) -> None:
     served = gateway(cut_stream(delta(content="half")), says("whole"))
     ended = execution.agent()
-    assert (ended.finished["summary"], len(served.requests), len(ended.of("log"))) == ("whole", 2, 1)
+    assert (ended.finished["summary"], len(served.requests), len(ended.of("log"))) == ("whole", 2, 2)
 
 
 def test_a_tool_call_that_is_cut_off_is_not_run(execution: Execution, gateway: Serve) -> None:

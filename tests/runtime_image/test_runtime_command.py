@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 from execution_double import Execution
 
@@ -16,9 +18,27 @@ def test_the_first_record_is_ready_with_the_mode(execution: Execution) -> None:
     assert (first.n, first.type, first.data["mode"]) == (1, "ready", "command")
 
 
-def test_stdout_and_stderr_are_recorded_apart(execution: Execution) -> None:
+def test_stdout_and_stderr_are_recorded_in_the_order_of_writing(execution: Execution) -> None:
+    script = "for i in $(seq 300); do echo out $i; echo err $i >&2; done"
+    lines = [f"{name} {number}" for number in range(1, 301) for name in ("out", "err")]
+    assert execution.command(script).text("output").splitlines() == lines
+
+
+def test_output_carries_no_name_of_a_stream(execution: Execution) -> None:
     ended = execution.command("echo out; echo err >&2")
-    assert (ended.text("output", stream="stdout"), ended.text("output", stream="stderr")) == ("out\n", "err\n")
+    assert [set(data) for data in ended.of("output")] == [{"text"}]
+
+
+@pytest.mark.parametrize("name", ["stdout", "stderr"])
+def test_a_script_may_open_its_output_again(execution: Execution, name: str) -> None:
+    assert execution.command(f"echo a; echo b > /dev/{name}; echo c").text("output") == "a\nb\nc\n"
+
+
+def test_python_writes_its_output_when_it_prints(execution: Execution) -> None:
+    execution.give(mode="command", script=f"{sys.executable} -c \"print('before'); raise ValueError('bad')\"")
+    ended = execution.run()
+    assert ended.text("output").startswith("before\nTraceback")
+    assert ended.message == "exit code 1: ValueError: bad"
 
 
 def test_the_script_runs_in_the_workspace(execution: Execution) -> None:
@@ -35,9 +55,26 @@ def test_a_failing_pipe_ends_the_script(execution: Execution) -> None:
     assert execution.command("false | cat").finished["status"] == "failed"
 
 
-def test_a_failure_tells_exit_code_and_last_output(execution: Execution) -> None:
-    ended = execution.command("echo boom >&2; exit 7")
-    assert (ended.reason, ended.message, ended.finished["exit_code"]) == ("error", "exit code 7\nboom", 7)
+def test_a_failure_tells_exit_code_and_last_line(execution: Execution) -> None:
+    ended = execution.command("seq 100; echo out; echo boom >&2; echo; exit 7")
+    assert (ended.reason, ended.message, ended.finished["exit_code"]) == ("error", "exit code 7: boom", 7)
+
+
+def test_a_failure_without_output_is_its_exit_code(execution: Execution) -> None:
+    assert execution.command("exit 7").message == "exit code 7"
+
+
+@pytest.mark.parametrize(
+    ("script", "message"),
+    [
+        (r"printf '\033[31mred\033[0m\n'", "red"),
+        (r"printf '10%%\ra\tb\r\n'", "a b"),
+        (r"printf '\033]0;title\007x\n'", "]0;title x"),
+        ("head -c 100000 /dev/zero | tr '\\0' x", "x" * 199 + "…"),
+    ],
+)
+def test_the_last_line_is_short_and_plain(execution: Execution, script: str, message: str) -> None:
+    assert execution.command(f"{script}; exit 3").message == f"exit code 3: {message}"
 
 
 def test_a_script_killed_by_a_signal_names_it(execution: Execution) -> None:
@@ -84,7 +121,19 @@ def test_outputs_that_do_not_fit_a_record_fail_the_step(execution: Execution) ->
 def test_the_environment_is_clean_but_for_the_brief(execution: Execution) -> None:
     execution.give(mode="command", script="env", environment={"MINE": "yes"})
     names = {line.split("=")[0] for line in execution.run(SECRET="x").text("output").splitlines()}
-    allowed = {"PATH", "HOME", "LANG", "TERM", "MINE", "DJINN_OUTPUT", "PWD", "SHLVL", "_", "OLDPWD"}
+    allowed = {
+        "PATH",
+        "HOME",
+        "LANG",
+        "TERM",
+        "MINE",
+        "DJINN_OUTPUT",
+        "PYTHONUNBUFFERED",
+        "PWD",
+        "SHLVL",
+        "_",
+        "OLDPWD",
+    }
     assert ("MINE" in names, names - allowed) == (True, set())
 
 

@@ -20,6 +20,7 @@ from runtime_image.djinn_runtime.protocol import (
     JOURNAL_NAME,
     MAX_RECORD_BYTES,
     RECORD_TYPES,
+    SCRATCH_NAME,
     decode_record,
 )
 
@@ -51,12 +52,13 @@ def test_a_second_start_does_nothing(execution: Execution) -> None:
 
 def test_a_guard_alone_stops_the_start(execution: Execution) -> None:
     execution.give(mode="command", script="true")
-    (execution.directory / GUARD_NAME).mkdir()
+    (execution.directory / SCRATCH_NAME / GUARD_NAME).mkdir()
     ended = execution.run()
     assert (ended.exit_code, ended.journal) == (97, b"")
 
 
 def test_a_directory_that_does_not_exist_is_a_broken_journal(execution: Execution) -> None:
+    (execution.directory / SCRATCH_NAME).rmdir()
     execution.directory.rmdir()
     assert execution.run().exit_code == 98
 
@@ -224,6 +226,31 @@ def test_a_journal_that_takes_nothing_ends_with_98(execution: Execution) -> None
     (execution.directory / JOURNAL_NAME).symlink_to("/dev/full")
     process = execution.start()
     assert process.wait(timeout=30) == 98
+
+
+def test_a_last_record_that_may_not_be_on_the_disk_ends_with_96(execution: Execution) -> None:
+    """As on a disk that takes writes and fails to sync them: a pipe cannot be synced at all."""
+    execution.give(mode="command", script="true")
+    os.mkfifo(execution.directory / JOURNAL_NAME)
+    process = execution.start()
+    lines = (execution.directory / JOURNAL_NAME).read_bytes().splitlines()
+    assert process.wait(timeout=30) == 96
+    assert decode_record(lines[-1]).type == "finished"
+
+
+def test_a_reader_of_its_complaints_that_is_gone_does_not_change_the_exit_code(execution: Execution) -> None:
+    execution.give(mode="command", script="true")
+    (execution.directory / JOURNAL_NAME).symlink_to("/dev/full")
+    process = execution.start()
+    assert process.stderr is not None
+    process.stderr.close()
+    assert process.wait(timeout=30) == 98
+
+
+def test_the_kernel_is_offered_the_work_before_the_runtime(execution: Execution) -> None:
+    ended = execution.command("cat /proc/self/oom_score_adj; cat /proc/$PPID/oom_score_adj")
+    assert ended.text("output", stream="stdout").split()[0] == "1000"
+    assert ended.text("output", stream="stdout").split()[1] != "1000"
 
 
 def test_a_file_size_limit_closes_half_a_line(execution: Execution) -> None:

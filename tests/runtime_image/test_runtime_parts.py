@@ -58,25 +58,46 @@ def test_a_clip_does_not_depend_on_the_pieces(size: int) -> None:
     assert clip.text() == cut(text.decode(), 20)
 
 
-PASSING = [Failure("x"), Failure("x", 429), Failure("x", 503), Failure("x", 504), Failure("x", 408)]
+LIMITED = Failure("slow down", 429, kind="rate_limited")
+PASSING = [Failure("x"), Failure("x", 429), Failure("x", 503), Failure("x", 529), LIMITED]
 
 
 @pytest.mark.parametrize("failure", PASSING)
 @pytest.mark.parametrize("attempt", [1, 5, 100, 10_000])
 def test_a_passing_failure_is_tried_again_for_ever(failure: Failure, attempt: int) -> None:
-    decision = decide(failure, attempt, 1.0)
+    decision = decide(failure, attempt, 0, 1.0)
     assert isinstance(decision, Again)
-    assert 0 < decision.seconds <= 10
+    assert 0 < decision.seconds <= (10 if failure.status is None else 60)
 
 
-@pytest.mark.parametrize("failure", [Failure("x", 500), Failure("x", is_doubtful=True)])
+BROKE_OFF = Failure("x", 502, is_doubtful=True, kind="broke_off")
+DOUBTFUL = [
+    Failure("x", 500),
+    Failure("x", 502),
+    Failure("x", 504),
+    Failure("x", 408),
+    Failure("x", is_doubtful=True),
+    BROKE_OFF,
+]
+
+
+@pytest.mark.parametrize("failure", DOUBTFUL)
 def test_a_doubtful_failure_is_tried_five_times(failure: Failure) -> None:
-    decisions = [decide(failure, attempt, 0.0) for attempt in range(1, 6)]
+    assert failure.counts
+    decisions = [decide(failure, 100 + doubts, doubts, 0.0) for doubts in range(1, 6)]
     assert ([type(each) for each in decisions[:4]], decisions[4]) == ([Again] * 4, GiveUp("model"))
 
 
+PERMANENT = [("key_refused", "rejected"), ("unknown_model", "rejected"), ("too_long", "model"), ("gave_up", "model")]
+
+
+@pytest.mark.parametrize(("kind", "reason"), PERMANENT)
+def test_a_permanent_failure_is_not_tried_again(kind: str, reason: str) -> None:
+    assert decide(Failure("x", 400, kind=kind, is_permanent=True), 1, 0, 0.0) == GiveUp(reason)
+
+
 def test_a_stated_wait_is_kept() -> None:
-    assert decide(Failure("x", 503, "7"), 1, 0.5) == Again(7.0)
+    assert decide(Failure("x", 503, "7"), 1, 0, 0.5) == Again(7.0)
 
 
 DATES = [

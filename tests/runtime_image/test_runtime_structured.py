@@ -17,6 +17,7 @@ from gateway_double import (
     finish,
     problems,
     raw_stream,
+    refusal,
     says,
     status,
     stream,
@@ -261,3 +262,9 @@ WRONG = [5, {}, {**WANTED, "strict": "yes"}, {**WANTED, "schema": True}, {**WANT
 def test_a_brief_with_a_schema_of_the_wrong_shape_is_refused(execution: Execution, wanted: Any) -> None:
     ended = execution.agent(output_schema=wanted)
     assert (ended.reason, "output_schema" in ended.message) == ("error", True)
+
+
+def test_a_provider_that_refused_for_good_is_not_asked_without_the_format(execution: Execution, gateway: Serve) -> None:
+    served = gateway(refusal(400, kind="key_refused", message="OpenAI refused the key (401).", permanent=True))
+    ended = ask(execution, served)
+    assert (ended.reason, ended.message, len(served.requests)) == ("rejected", "OpenAI refused the key (401).", 1)

@@ -229,7 +229,7 @@ def test_bash_gives_output_and_exit_code(use: Use) -> None:
 
 
 def test_bash_records_its_output(use: Use) -> None:
-    assert use("bash", command="echo hi").text("output", stream="stdout") == "hi\n"
+    assert use("bash", command="echo hi").text("output") == "hi\n"
 
 
 def test_bash_has_no_input(use: Use) -> None:

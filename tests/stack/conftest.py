@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 
 import pytest
 
 from djinn.core.installation.paths import PROJECT
-from djinn.runner.base import RunnerUnavailable
-from djinn.runner.docker import DockerRunner
 from djinn.runner.image import ensure_image
+from tests import needs
 from tests.stack.live import Live
 
 IMAGE = "djinn-runtime:test"
@@ -19,12 +17,7 @@ IMAGE = "djinn-runtime:test"
 @pytest.fixture(scope="session")
 def image() -> str:
     """The agents' image. Without a Docker engine the test is skipped, or fails when CI says that there must be one."""
-    try:
-        DockerRunner("probe").ping()
-    except RunnerUnavailable as exc:
-        if os.environ.get("DJINN_REQUIRE_DOCKER") == "1":
-            pytest.fail(f"DJINN_REQUIRE_DOCKER=1, but {exc}")
-        pytest.skip(f"needs a Docker engine: {exc}")
+    needs.engine()
     ensure_image(context=PROJECT / "runtime_image", tag=IMAGE, log=print)
     return IMAGE
 

@@ -57,7 +57,7 @@ def measured(text: str) -> None:
 class Live:
     """`manage.py up` in a temporary home, with pipelines of its own beside the demo's."""
 
-    def __init__(self, *, image: str, environment: dict[str, str] | None = None) -> None:
+    def __init__(self, *, image: str = "none", environment: dict[str, str] | None = None) -> None:
         self.home = Path(tempfile.mkdtemp(prefix="dj-"))
         self.home.chmod(0o755)
         self.installation = Installation(self.home / "var")
@@ -80,13 +80,14 @@ class Live:
         self._key = ""
 
     # --- its life -----------------------------------------------------------------------------------------------------
-    def up(self) -> None:
-        """Start the stack and wait until it says that it is up."""
+    def up(self, *, python: Path = Path(sys.executable), more: dict[str, str] | None = None) -> None:
+        """Start the stack and wait until it says that it is up; `more` is in this start's environment alone."""
         output = self.home / "up.log"
         with output.open("wb") as file:
             self.process = subprocess.Popen(
-                [sys.executable, "manage.py", "up", "--port", str(self.port)],
-                cwd=PROJECT, env=self._environment, stdin=subprocess.DEVNULL, stdout=file, stderr=file,
+                [str(python), "manage.py", "up", "--port", str(self.port)],
+                cwd=PROJECT, env={**self._environment, **(more or {})},
+                stdin=subprocess.DEVNULL, stdout=file, stderr=file,
             )  # fmt: skip
 
         def is_up() -> bool:
@@ -150,7 +151,9 @@ class Live:
         return pid
 
     def containers(self, *, all_of_them: bool = True) -> list[str]:
-        """Names of this installation's containers."""
+        """Names of this installation's containers; none where steps run without an engine."""
+        if self._environment["DJINN_RUNNER"] != "docker":
+            return []
         label = f"label=djinn.installation={self._environment['DJINN_INSTALLATION']}"
         options = ("--all",) if all_of_them else ()
         return self.docker("ps", *options, "--filter", label, "--format", "{{.Names}}").split()

@@ -85,3 +85,30 @@ def test_a_cancel_survives_the_death_of_the_worker_that_should_apply_it(live: Li
     wait_for(lambda: live.pid("agents") != pid, why="another worker")
     assert live.await_end(run)["status"] == "cancelled"
     assert is_stopped(live, run)
+
+
+def test_a_cancel_of_a_prepared_step_is_kept_while_no_control_worker_lives(live: Live) -> None:
+    """A worker hears the ring for the step long after the cancel, and before anybody has applied it."""
+    live.add_pipeline("sleeper", SLEEPER)
+    live.kill("agents", signal.SIGSTOP)
+    try:
+        run = live.start("sleeper")
+        wait_for(lambda: any(step["execution_id"] for step in live.steps(run)), why="the prepared step")
+        wait_for(lambda: waiting_rings(live), why="the ring")
+        live.kill("control", signal.SIGSTOP)
+        try:
+            cancel(live, run)
+            live.kill("agents", signal.SIGCONT)
+            wait_for(lambda: not waiting_rings(live), why="a worker that has heard the ring")
+        finally:
+            live.kill("control", signal.SIGCONT)
+    finally:
+        live.kill("agents", signal.SIGCONT)
+    assert live.await_end(run)["status"] == "cancelled"
+    assert [step["status"] for step in live.steps(run)] == ["cancelled"]
+    assert live.events(run, "step_started") == []
+
+
+def waiting_rings(live: Live) -> int:
+    """Messages for agents workers that nobody has taken, or that were taken and not begun with."""
+    return int(live.redis("LLEN", "djinn-agents")) + int(live.redis("HLEN", "djinn-unacked"))

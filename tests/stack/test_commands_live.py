@@ -49,6 +49,7 @@ def test_a_followed_run_that_fails_says_why_and_exits_1(live: Live) -> None:
     assert (done.returncode, "exit code 3" in done.stdout) == (1, True), done.stdout
 
 
+@pytest.mark.bare
 def test_the_demo_without_a_docker_engine_says_so_loudly_and_mends_the_package(home: Path) -> None:
     environment = {name: value for name, value in os.environ.items() if name not in OURS}
     environment |= {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import tempfile
@@ -17,10 +16,7 @@ pytestmark = [
     pytest.mark.docker,
     pytest.mark.xdist_group("stack"),
     pytest.mark.timeout(400),
-    pytest.mark.skipif(
-        shutil.which("dockerd") is None and os.environ.get("DJINN_REQUIRE_DOCKER") != "1",
-        reason="needs the program dockerd",
-    ),
+    pytest.mark.dockerd,
 ]
 
 STEP = """\

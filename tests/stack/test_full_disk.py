@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 from collections.abc import Iterator
 
@@ -14,7 +13,7 @@ pytestmark = [
     pytest.mark.docker,
     pytest.mark.xdist_group("stack"),
     pytest.mark.timeout(300),
-    pytest.mark.skipif(os.getuid() != 0, reason="needs to mount a tmpfs"),
+    pytest.mark.root,
 ]
 
 NOISY = """\

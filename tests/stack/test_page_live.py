@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
 
 import pytest
 from playwright.sync_api import sync_playwright
 
+from tests import needs
 from tests.stack.live import Live
 
 pytestmark = [pytest.mark.xdist_group("stack"), pytest.mark.timeout(200), pytest.mark.browser]
@@ -25,11 +24,7 @@ FLAGS = [
 
 
 def test_the_page_of_the_demo_shows_it_live_and_the_same_after_a_reload(live: Live) -> None:
-    program = shutil.which("chromium")
-    if program is None:
-        if os.environ.get("DJINN_REQUIRE_BROWSER") == "1":
-            pytest.fail("DJINN_REQUIRE_BROWSER=1, but there is no program chromium")
-        pytest.skip("needs the program chromium")
+    program = needs.browser()
     login = re.search(r"admin / (\S+)", (live.home / "up.log").read_text())
     assert login, "the stack's first login"
     with sync_playwright() as playwright:

@@ -58,9 +58,3 @@ def test_a_stack_that_is_killed_takes_its_processes_along_and_the_next_start_goe
     own.up()
     assert own.await_end(run)["status"] == "succeeded"
     assert [(s["attempt"], s["status"]) for s in own.steps(run)] == [(1, "succeeded")]
-
-
-def test_a_second_stack_of_the_same_home_is_refused(own: Live) -> None:
-    refused = own.manage("up", "--port", str(own.port + 1))
-    assert refused.returncode == 1
-    assert "is running already" in refused.stderr

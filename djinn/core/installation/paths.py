@@ -88,6 +88,21 @@ class Installation:
         return self.url_file.read_text(encoding="ascii") if self.url_file.exists() else DEFAULT_URL
 
     @property
+    def ready(self) -> Path:
+        """A file for each process of the stack that is ready and cannot be asked over a socket."""
+        return self.home / "ready"
+
+    @property
+    def providers_file(self) -> Path:
+        """Holds the names of the providers whose keys the gateway of the stack that was started last has."""
+        return self.home / "providers"
+
+    @property
+    def providers_with_keys(self) -> str:
+        """Those names, separated by commas; empty when no stack was ever started."""
+        return self.providers_file.read_text(encoding="utf-8") if self.providers_file.exists() else ""
+
+    @property
     def database_url(self) -> str:
         return f"postgresql://postgres:@/djinn?host={quote(str(self.postgres_sockets), safe='')}"
 
@@ -96,14 +111,21 @@ class Installation:
         return f"unix://{self.redis_socket}"
 
     def make_directories(self) -> None:
-        """Create the folders; the sockets' folder is open to containers' users, everything else to us alone."""
+        """Create the folders, and close those of an earlier version.
+
+        The way to the sockets stays open to PostgreSQL's own user, and the gateway's folder, which containers mount,
+        to their users. Everything else is for us alone: what Docker mounts out of it, it reaches as root.
+        """
         self.home.mkdir(parents=True, exist_ok=True)
         self.sockets.mkdir(mode=0o711, parents=True, exist_ok=True)
         if self.sockets.lstat().st_uid != os.geteuid():
             raise AppError(f"{self.sockets} is not ours: somebody else could listen in our place")
-        ours = (self.executions, self.workspaces, self.artifacts, self.logs, self.gateway_directory, self.doors)
-        for directory in (*ours, self.home / "static"):
-            directory.mkdir(mode=0o711, parents=True, exist_ok=True)
+        private = (self.executions, self.workspaces, self.artifacts, self.logs, self.ready, self.home / "static")
+        passed = (self.gateway_directory, self.doors)
+        modes = [*((directory, 0o711) for directory in passed), *((directory, 0o700) for directory in private)]
+        for directory, mode in modes:
+            directory.mkdir(parents=True, exist_ok=True)
+            directory.chmod(mode)
 
     def secret_key(self) -> str:
         """The installation's secret, made at the first call and kept in a file that only its owner reads."""
@@ -125,3 +147,7 @@ class Installation:
 def present_installation() -> Installation:
     """The installation that the environment names."""
     return Installation(home=Path(os.environ.get("DJINN_HOME") or PROJECT / "var").resolve())
+
+
+if __name__ == "__main__":
+    present_installation().make_directories()

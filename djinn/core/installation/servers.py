@@ -106,6 +106,19 @@ def postgres_answers(url: str) -> bool:
     return True
 
 
+def is_away(database_url: str, redis_url: str) -> bool:
+    """Whether the database or Redis does not answer. False when the URL is one that only Django can read."""
+    import psycopg
+
+    try:
+        psycopg.connect(database_url, connect_timeout=2).close()
+    except psycopg.OperationalError:
+        return True
+    except psycopg.ProgrammingError:
+        return False
+    return not redis_answers(redis_url)
+
+
 def redis_answers(url: str) -> bool:
     """Whether the Redis behind the URL answers a ping."""
     import redis

@@ -12,9 +12,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from djinn.core.installation import servers
+from djinn.core.installation.environment import PROVIDERS_WITH_KEYS, keys_in
 from djinn.core.installation.paths import PROJECT, Installation
 from djinn.core.installation.processes import Process, Supervisor
 
+DEFAULT_PORT = 8000
 SERVERS = ("postgres", "redis")
 CONTROL = ("-Q", "control", "-c", "4", "-n", "control@%h", "--prefetch-multiplier", "50")
 """Celery looks for messages when its loop turns, and a task that ends in a thread turns nothing: a worker that fetches
@@ -24,6 +26,10 @@ only what it has threads for does four tasks a second once messages wait. What a
 
 class AlreadyRunning(Exception):
     """Another process runs the stack of this installation."""
+
+
+class PortTaken(Exception):
+    """Another program listens on the port that the dashboard was to have."""
 
 
 class Stack:
@@ -40,7 +46,7 @@ class Stack:
         self._has_processes = False
         installation.make_directories()
         self.url = f"http://127.0.0.1:{port}"
-        self.supervisor = Supervisor(directory=PROJECT, logs=installation.logs)
+        self.supervisor = Supervisor(directory=PROJECT, logs=installation.logs, is_excused=self._is_without_servers)
 
     def __enter__(self) -> Stack:
         self._take_lock()
@@ -79,25 +85,37 @@ class Stack:
             servers.ensure_database(self.installation.database_url)
 
     def start_processes(self, *, environment: dict[str, str]) -> None:
-        """Start the processes of Djinn and wait until web and gateway answer."""
+        """Start the processes of Djinn and wait until each of them is ready. The gateway alone gets providers' keys."""
         self._has_processes = True
-        socket_path = self.installation.gateway_directory / "gateway.sock"
-        doors = str(self.installation.doors)
+        keys = keys_in(os.environ)
+        self.installation.providers_file.write_text(",".join(keys.providers), encoding="utf-8")
+        shared = {**environment, PROVIDERS_WITH_KEYS: ",".join(keys.providers)}
+        processes = self._processes(shared, {**shared, **keys.values})
+        for process in processes:
+            self.supervisor.start(process)
+        self.supervisor.wait_ready(*(process.name for process in processes), timeout_seconds=60)
+        self.installation.url_file.write_text(self.url, encoding="ascii")
+
+    def _processes(self, shared: dict[str, str], with_keys: dict[str, str]) -> list[Process]:
+        socket_path, ready = self.installation.gateway_directory / "gateway.sock", self.installation.ready
         queues = f"agents,agents@{self._host_name}"
         agents = ("worker", "-Q", queues, "-c", str(self._executions), "-n", "agents@%h", "--disable-prefetch")
+        doors = str(self.installation.doors)
         page = http.client.HTTPConnection("127.0.0.1", self.port, timeout=2)
-        for process in (
-            Process("gateway", _served("djinn.gateway.asgi", "--uds", str(socket_path), "--doors", doors), environment,
+        return [
+            Process("gateway", _served("djinn.gateway.asgi", "--uds", str(socket_path), "--doors", doors), with_keys,
                     is_ready=lambda: _answers(_UnixConnection(socket_path), "/healthz")),
-            Process("web", _served("djinn.asgi", "--host", "127.0.0.1", "--port", str(self.port)), environment,
+            Process("web", _served("djinn.asgi", "--host", "127.0.0.1", "--port", str(self.port)), shared,
                     is_ready=lambda: _answers(page, "/healthz")),
-            Process("control", _celery("worker", *CONTROL), environment),
-            Process("agents", _celery(*agents), environment),
-            Process("beat", _celery("beat", "--pidfile="), environment),
-        ):  # fmt: skip
-            self.supervisor.start(process)
-        self.supervisor.wait_ready("gateway", "web", timeout_seconds=60)
-        self.installation.url_file.write_text(self.url, encoding="ascii")
+            Process("control", _celery("worker", *CONTROL), shared, ready_file=ready / "control"),
+            Process("agents", _celery(*agents), shared, ready_file=ready / "agents"),
+            Process("beat", _celery("beat", "--pidfile="), shared, ready_file=ready / "beat"),
+        ]  # fmt: skip
+
+    def _is_without_servers(self) -> bool:
+        """Whether PostgreSQL or Redis is away: what dies of that is started again until they are back."""
+        database = os.environ.get("DATABASE_URL", self.installation.database_url)
+        return servers.is_away(database, os.environ.get("REDIS_URL", self.installation.redis_url))
 
     def _take_lock(self) -> None:
         handle = os.open(self.installation.home / "stack.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -127,15 +145,33 @@ def is_running(installation: Installation) -> bool:
 
 def free_port(preferred: int) -> int:
     """The preferred TCP port on loopback, or any free one when it is taken."""
-    for port in (preferred, 0):
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return int(probe.getsockname()[1])
-    raise OSError("no TCP port is free on 127.0.0.1")
+    return preferred if preferred and is_free(preferred) else _any_port()
+
+
+def wanted_port(port: int) -> int:
+    """That port, any free one for 0; raises `PortTaken` when another program listens there."""
+    if port == 0:
+        return _any_port()
+    if is_free(port):
+        return port
+    raise PortTaken(f"Port {port} of 127.0.0.1 is taken by another program. Choose another: make up PORT={port + 1}")
+
+
+def is_free(port: int) -> bool:
+    """Whether a server could listen on that TCP port of loopback now."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+def _any_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 class _UnixConnection(http.client.HTTPConnection):

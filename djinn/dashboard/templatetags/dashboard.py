@@ -8,12 +8,19 @@ from typing import Any
 
 from django import template
 
-from djinn.dashboard.entries import word
+from djinn.dashboard.texts import word
 from djinn.pipelines.history import named
 
 register = template.Library()
 
 MOST_IN_SHORT = 80
+WHY = {
+    "error": "",
+    "cancelled": "Cancelled",
+    "input": "Could not prepare inputs",
+    "model": "Model call failed",
+}
+"""Reasons in words beside a status and a message, which say all that there is to say of an error."""
 
 
 @register.filter
@@ -72,6 +79,14 @@ def at(values: dict[int, Any], key: int) -> Any:
 def step_name(row: Any) -> str:
     """The step of a step run as people read it: `TEST`, or `TEST[2]` for an item."""
     return named(row.step, row.item)
+
+
+@register.filter
+def why(row: Any) -> str:
+    """The reason of a run or step run in words; for a run that a person cancelled, with their name."""
+    if row.reason == "cancelled" and getattr(row, "cancelled_by", None) is not None:
+        return f"Cancelled by {row.cancelled_by.get_username()}"
+    return WHY.get(row.reason, str(row.get_reason_display()) if row.reason else "")
 
 
 @register.filter

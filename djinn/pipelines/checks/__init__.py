@@ -9,6 +9,7 @@ from djinn.pipelines.checks.families import check_family
 from djinn.pipelines.checks.graph import check_graph
 from djinn.pipelines.checks.kinds import check_kinds
 from djinn.pipelines.checks.names import check_names
+from djinn.pipelines.checks.results import warn_of_results
 from djinn.pipelines.checks.routed import check_routed, warn_of_unreached
 from djinn.pipelines.checks.steps import check_agents, check_ids, check_references
 from djinn.pipelines.document import Table
@@ -32,6 +33,7 @@ def check_pipeline(
     check_agents(checking, known_agents)
     check_kinds(checking)
     check_routed(checking)
+    warn_of_results(checking)
     check_graph(checking)
     check_names(checking)
     warn_of_unreached(checking)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from djinn.pipelines.document import Table, line_of
+from djinn.pipelines.loops import bodies
 from djinn.pipelines.reading.steps import StepSource
 from djinn.pipelines.report import Report
 from djinn.pipelines.schema import Pipeline, Step
@@ -29,6 +30,16 @@ class Checking:
             if source.step.id:
                 found.setdefault(source.step.id, source.step)
         return found
+
+    @cached_property
+    def bodies(self) -> dict[str, frozenset[str]]:
+        """For each loop, by its step, the steps for its items: the very ones that a run takes for them."""
+        return bodies(self.pipeline) if self.pipeline.family == "routed" else {}
+
+    @cached_property
+    def item_steps(self) -> frozenset[str]:
+        """The ids of all steps that may run for an item of some loop, beside the loops themselves."""
+        return frozenset[str]().union(*self.bodies.values())
 
     @cached_property
     def first(self) -> Step | None:

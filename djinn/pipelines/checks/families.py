@@ -8,7 +8,7 @@ from djinn.pipelines.readers import is_null
 from djinn.pipelines.reading.steps import StepSource
 
 GRAPH = ("needs", "when", "foreach", "matrix", "continueOnError")
-ROUTED = ("onComplete", "onResult", "loop", "maxVisits", "dependsOn")
+ROUTED = ("onComplete", "onResult", "else", "loop", "maxVisits", "dependsOn")
 
 
 def check_family(checking: Checking) -> None:

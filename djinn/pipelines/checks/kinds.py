@@ -6,7 +6,7 @@ from djinn.pipelines.checks.context import Checking
 from djinn.pipelines.document import line_of
 from djinn.pipelines.readers import is_name
 from djinn.pipelines.reading.steps import COMMENT, StepSource
-from djinn.pipelines.routed import folded
+from djinn.pipelines.results import folded
 from djinn.pipelines.schema import Approve
 from djinn.pipelines.structured import check_schema, output_problems
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-
 from djinn.pipelines.checks.context import Checking
 from djinn.pipelines.checks.graph import circles
 from djinn.pipelines.checks.steps import routes_of
+from djinn.pipelines.loops import ends_item, exits
 from djinn.pipelines.reading.steps import StepSource
 from djinn.pipelines.schema import Step
 
@@ -17,13 +16,13 @@ def check_routed(checking: Checking) -> None:
     """Reports loops that the token does not walk as they are meant, and keys without effect."""
     if checking.pipeline.family == "graph" or not checking.pipeline.is_routed:
         return
-    inside = item_steps(checking.steps)
     for source in checking.sources:
         if source.depends_on:
             checking.warn(source, "has no effect in a pipeline with routes", "dependsOn")
-        _check_continues(checking, source, inside)
+        _check_inside(checking, source)
         if source.step.loop is not None:
             _check_loop(checking, source)
+    _check_exits(checking)
     _warn_of_many_visits(checking)
 
 
@@ -31,35 +30,16 @@ def warn_of_unreached(checking: Checking) -> None:
     """Steps that the token never comes to; only told of a file whose routes are right."""
     if checking.report.has_errors or not checking.pipeline.is_routed:
         return
-    reached = _reached(checking)
+    first = [checking.first.id] if checking.first is not None else []
+    reached = _reached_from(checking, first)
     for source in checking.sources:
         if source.step.id not in reached:
             checking.report.warn(source.node.line, "no route leads to it", step=source.step.id)
 
 
-def item_steps(steps: Mapping[str, Step]) -> frozenset[str]:
-    """The ids of all steps that may run for an item of some loop, beside the loops themselves."""
-    return frozenset(name for step in steps.values() for name in chain(steps, step))
-
-
-def chain(steps: Mapping[str, Step], loop: Step) -> dict[str, Step]:
-    """The steps from a loop's `onEachComplete` on, up to those that follow the whole loop."""
-    found: dict[str, Step] = {}
-    if loop.loop is None or loop.loop.on_each_complete is None:
-        return found
-    outside = {loop.id, loop.loop.on_all_complete or loop.on_complete} - {loop.loop.on_each_complete}
-    waiting = [loop.loop.on_each_complete]
-    while waiting:
-        name = waiting.pop()
-        if name in steps and name not in found and name not in outside:
-            found[name] = steps[name]
-            waiting.extend(target for target, _ in routes_of(steps[name]))
-    return found
-
-
-def _reached(checking: Checking) -> set[str]:
+def _reached_from(checking: Checking, names: list[str]) -> set[str]:
     reached: set[str] = set()
-    waiting = [step.id for step in (checking.first,) if step is not None]
+    waiting = [*names]
     while waiting:
         name = waiting.pop()
         if name in checking.steps and name not in reached:
@@ -68,52 +48,68 @@ def _reached(checking: Checking) -> set[str]:
     return reached
 
 
-def _check_continues(checking: Checking, source: StepSource, inside: Collection[str]) -> None:
-    for result, route in source.step.on_result.items():
-        if route.continue_loop and source.step.id not in inside and source.step.loop is None:
-            message = "this step is not among the steps from a loop's 'onEachComplete' on: there is no loop to continue"
-            checking.error(source, message, "onResult", result, "continueLoop")
+# --- Loops ------------------------------------------------------------------------------------------------------------
+def _check_inside(checking: Checking, source: StepSource) -> None:
+    """Actions that only steps for an item can have."""
+    step = source.step
+    if step.loop is not None:
+        return
+    own = {name for loop, body in checking.bodies.items() if step.id in body for name in (*body, loop)}
+    for path, route in step.actions:
+        for key, is_there in (("continueLoop", route.continue_loop), ("break", route.breaks)):
+            if is_there and not own:
+                message = "this step is not among the steps from a loop's 'onEachComplete' on: there is no loop to "
+                checking.error(source, message + ("continue" if route.continue_loop else "break"), *path, key)
+        if route.breaks and route.goto is not None and _stays(checking, step, route.goto):
+            checking.error(source, f"{route.goto} belongs to the same item: there is no loop to break", *path, "break")
+
+
+def _stays(checking: Checking, step: Step, target: str) -> bool:
+    """Whether every loop that the step is in has the target as its step or in its steps."""
+    around = [loop for loop, body in checking.bodies.items() if step.id in body]
+    return bool(around) and all(target == loop or target in checking.bodies[loop] for loop in around)
+
+
+def _check_exits(checking: Checking) -> None:
+    """Ways out of a loop that would leave other items undone without a word."""
+    by_id = {source.step.id: source for source in reversed(checking.sources)}
+    for found in exits(checking.pipeline, checking.bodies):
+        how = "say so with 'break: true' beside it" if found.path[-1] == "goto" else "say so by an action with 'break'"
+        message = (
+            f"leads to {found.target}, out of the loop of {found.loop}, whose other items would not be done;"
+            f" {how}, or go on with 'continueLoop: true'"
+        )
+        checking.error(by_id[found.step], message, *found.path)
 
 
 def _check_loop(checking: Checking, source: StepSource) -> None:
     step = source.step
     assert step.loop is not None
-    for result, route in step.on_result.items():
-        key = "goto" if route.goto is not None else "continueLoop"
-        if route.goto is not None or route.continue_loop:
+    for path, route in step.actions:
+        keys = {"goto": route.goto is not None, "continueLoop": route.continue_loop, "break": route.breaks}
+        for key in [key for key, is_there in keys.items() if is_there]:
             message = "has no effect on a step with 'loop'; what follows an item is said by 'onEachComplete'"
-            checking.warn(source, message, "onResult", result, key)
+            checking.warn(source, message, *path, key)
     if step.loop.on_all_complete is not None and step.on_complete is not None:
         checking.warn(source, "has no effect beside 'loop.onAllComplete'", "onComplete")
-    found = chain(checking.steps, step)
-    if not found:
+    first = step.loop.on_each_complete
+    if first is None or first == step.id or first not in checking.steps:
         return
-    if not any(_ends_item(one, step) for one in found.values()):
-        ids = ", ".join(found)
+    if not checking.bodies[step.id]:
+        outside = {step.loop.on_all_complete, step.on_complete, None}
+        ids = ", ".join(name for name in checking.steps if name in _reached_from(checking, [first]) - outside)
         message = f"the steps for an item ({ids}) never come back: one of them needs 'continueLoop: true' as an action"
         checking.error(source, message, "loop", "onEachComplete")
-    _warn_of_silent_ends(checking, found, step)
+    _warn_of_silent_ends(checking, step)
 
 
-def _warn_of_silent_ends(checking: Checking, found: Mapping[str, Step], loop: Step) -> None:
+def _warn_of_silent_ends(checking: Checking, loop: Step) -> None:
     for other in checking.sources:
-        step = found.get(other.step.id)
-        if step is not None and step.loop is None and step.on_complete is None and not _always_routes(step):
+        step = other.step
+        is_silent = step.loop is None and not step.actions and ends_item(step)
+        if step.id in checking.bodies[loop.id] and is_silent:
             message = f"the steps for an item of {loop.id} end here without 'continueLoop'; the next item follows"
             checking.warn(other, message, "id")
-
-
-def _ends_item(step: Step, loop: Step) -> bool:
-    """Whether the steps for an item may end with this one."""
-    continues = any(route.continue_loop for route in step.on_result.values())
-    leads_back = any(target == loop.id for target, _ in routes_of(step))
-    has_no_next = step.on_complete is None and (step.loop is None or step.loop.on_all_complete is None)
-    return continues or leads_back or has_no_next
-
-
-def _always_routes(step: Step) -> bool:
-    """Whether the author gave it results to route by; what matches none of them ends the item too."""
-    return any(route.continue_loop or route.goto is not None for route in step.on_result.values())
 
 
 def _warn_of_many_visits(checking: Checking) -> None:

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 
 from djinn.pipelines.checks.context import Checking
 from djinn.pipelines.checks.graph import ancestors
-from djinn.pipelines.checks.routed import item_steps
 from djinn.pipelines.reading.steps import COMMENT, StepSource
 from djinn.pipelines.schema import Step
 
@@ -42,7 +41,7 @@ def scope_of_document(checking: Checking) -> Scope:
 def scopes(checking: Checking) -> Iterator[tuple[StepSource, Scope]]:
     """The names in the texts of each step."""
     is_graph = checking.pipeline.family == "graph"
-    inside = frozenset() if is_graph else item_steps(checking.steps)
+    inside = checking.item_steps
     for source in checking.sources:
         yield source, _graph_scope(checking, source.step) if is_graph else _routed_scope(checking, source.step, inside)
 

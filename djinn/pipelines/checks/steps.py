@@ -57,15 +57,15 @@ def routes_of(step: Step) -> Iterator[tuple[str, tuple[str, ...]]]:
         yield step.loop.on_each_complete, ("loop", "onEachComplete")
     if step.loop is not None and step.loop.on_all_complete is not None:
         yield step.loop.on_all_complete, ("loop", "onAllComplete")
-    for result, route in step.on_result.items():
+    for path, route in step.actions:
         if route.goto is not None:
-            yield route.goto, ("onResult", result, "goto")
+            yield route.goto, (*path, "goto")
     if step.on_complete is not None:
         yield step.on_complete, ("onComplete",)
 
 
 def _agents_of(step: Step) -> Iterator[tuple[str, tuple[str, ...]]]:
     yield step.agent, ("agent",)
-    for result, route in step.on_result.items():
+    for path, route in step.actions:
         if route.notify is not None:
-            yield route.notify.agent, ("onResult", result, "notify", "agent")
+            yield route.notify.agent, (*path, "notify", "agent")

@@ -46,11 +46,11 @@ def texts_of(source: StepSource) -> Iterator[Text]:
     yield from _text(node, Use.SCRIPT, "run")
     for name in step.given:
         yield from _text(node, Use.TEMPLATE, "with", name)
-    for result, route in step.on_result.items():
+    for path, route in step.actions:
         if route.notify is not None:
-            yield from _text(node, Use.TEMPLATE, "onResult", result, "notify", "message")
-    for path in (("when",), ("foreach",), ("foreach", "over"), ("loop", "over")):
-        yield from _text(node, Use.EXPRESSION, *path, has_item=False)
+            yield from _text(node, Use.TEMPLATE, *path, "notify", "message")
+    for place in (("when",), ("foreach",), ("foreach", "over"), ("loop", "over")):
+        yield from _text(node, Use.EXPRESSION, *place, has_item=False)
     yield from _shown(node)
 
 

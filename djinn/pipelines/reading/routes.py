@@ -1,4 +1,4 @@
-"""What follows a step of the routed family: `onResult` and `loop`."""
+"""What follows a step of the routed family: `onResult`, `else` and `loop`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from djinn.pipelines import readers as read
 from djinn.pipelines.document import Node
 from djinn.pipelines.fields import Fields
 from djinn.pipelines.reading.common import MAX_RETRIES
-from djinn.pipelines.routed import folded
+from djinn.pipelines.results import folded
 from djinn.pipelines.schema import Loop, Notify, Route
 
 _TRIES = read.integer(0, MAX_RETRIES)
@@ -17,6 +17,7 @@ ACTION_KEYS: read.Keys = {
     "retry": read.boolean.schema,
     "maxRetries": _TRIES.schema,
     "continueLoop": read.boolean.schema,
+    "break": read.boolean.schema,
     "notify": read.mapping(NOTIFY_KEYS, required=("agent", "message")),
 }
 LOOP_KEYS: read.Keys = {
@@ -30,6 +31,7 @@ ROUTE_KEYS: read.Keys = {
         "type": "object",
         "additionalProperties": dict(read.either(read.mapping(ACTION_KEYS), {"type": "null"})),
     },
+    "else": read.mapping(ACTION_KEYS),
     "loop": read.mapping(LOOP_KEYS, required=("over",)),
 }
 
@@ -52,6 +54,16 @@ def read_routes(fields: Fields) -> dict[str, Route]:
     return routes
 
 
+def read_otherwise(fields: Fields) -> Route | None:
+    """The action of every other result."""
+    node = fields.read("else", read.table, None)
+    if node is None:
+        return None
+    if not fields.has("onResult"):
+        fields.error("goes with 'onResult'; what always follows is 'onComplete'", "else")
+    return _route(fields, node, "else", fields.node.key_lines["else"])
+
+
 def read_loop(fields: Fields) -> Loop | None:
     """The loop of a step that runs once for each item."""
     inner = fields.table("loop", LOOP_KEYS)
@@ -68,8 +80,9 @@ def read_loop(fields: Fields) -> Loop | None:
 
 def _route(fields: Fields, node: Node, path: str, line: int) -> Route | None:
     if read.is_null(node):
-        fields.report.warn(line, "there is no action behind it", step=fields.step, key=path)
-        return None
+        message = "there is no action behind it: the run goes on as 'onComplete' says; write {} to mean that"
+        fields.report.warn(line, message, step=fields.step, key=path)
+        return Route()
     table = fields.value(node, read.table, None, path, line=line)
     if table is None:
         return None
@@ -79,6 +92,7 @@ def _route(fields: Fields, node: Node, path: str, line: int) -> Route | None:
         retry=action.read("retry", read.boolean, False),
         max_retries=action.read("maxRetries", _TRIES, 1),
         continue_loop=action.read("continueLoop", read.boolean, False),
+        breaks=action.read("break", read.boolean, False),
         notify=_notify(action),
     )
     _check_action(fields, action, route, path, line)
@@ -86,12 +100,14 @@ def _route(fields: Fields, node: Node, path: str, line: int) -> Route | None:
 
 
 def _check_action(fields: Fields, action: Fields, route: Route, path: str, line: int) -> None:
-    routings = [("goto", route.goto is not None), ("retry", route.retry), ("continueLoop", route.continue_loop)]
-    chosen = [key for key, is_chosen in routings if is_chosen]
-    if len(chosen) > 1:
+    routings = {"goto": route.goto is not None, "retry": route.retry, "continueLoop": route.continue_loop}
+    routings["break"] = route.breaks
+    chosen = [key for key, is_chosen in routings.items() if is_chosen]
+    if len(chosen) > 1 and chosen != ["goto", "break"]:
         action.error(f"{chosen[0]!r} is there too; an action goes one way", chosen[1])
-    if not chosen and not action.has("notify") and not any(action.has(key) for key, _ in routings):
-        fields.error("needs one of 'goto', 'retry', 'continueLoop' and 'notify'", path, line=line)
+    is_plain = not action.node.entries  # `{}` goes on
+    if not chosen and not is_plain and not action.has("notify") and not any(action.has(key) for key in routings):
+        fields.error("needs one of 'goto', 'retry', 'continueLoop', 'break' and 'notify'", path, line=line)
     if action.has("maxRetries") and not route.retry:
         action.warn("has no effect without 'retry: true'", "maxRetries")
 

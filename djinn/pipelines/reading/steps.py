@@ -12,7 +12,7 @@ from djinn.pipelines.readers import Wrong
 from djinn.pipelines.reading.common import COMMON_KEYS, CONTAINER_KEYS, MODEL_KEYS, read_defaults, with_common
 from djinn.pipelines.reading.graph import GRAPH_KEYS, read_graph
 from djinn.pipelines.reading.kinds import KIND_KEYS, read_approve, read_given, read_kind, read_output_schema
-from djinn.pipelines.reading.routes import ROUTE_KEYS, read_loop, read_routes
+from djinn.pipelines.reading.routes import ROUTE_KEYS, read_loop, read_otherwise, read_routes
 from djinn.pipelines.report import Report
 from djinn.pipelines.schema import JSON, OutputSchema, Step, StepKind
 
@@ -125,6 +125,7 @@ def _with_own(fields: Fields, base: Step, kind: StepKind) -> Step:
         artifacts=base.artifacts if kind in ("agent", "run") else (),
         on_complete=fields.read("onComplete", read.text.or_none, None),
         on_result=read_routes(fields),
+        otherwise=read_otherwise(fields),
         loop=read_loop(fields),
     )
 

@@ -7,15 +7,16 @@ from dataclasses import dataclass
 
 from djinn.pipelines.attempts import INFRASTRUCTURE, NOT_RETRYABLE
 from djinn.pipelines.expression import study_expression
-from djinn.pipelines.flow import Finish, Past, Skip, Start, Status, Tell, folded
+from djinn.pipelines.flow import Finish, Past, Skip, Start, Status, Tell
 from djinn.pipelines.history import Decision
-from djinn.pipelines.routed import matched
+from djinn.pipelines.results import UNMATCHED, action_of, folded
 from djinn.pipelines.schema import Pipeline, Step
 from djinn.pipelines.simulation.play import Played, Verdict
-from djinn.pipelines.simulation.routes import circles, routes_by_results
+from djinn.pipelines.simulation.routes import circles, may_match_none
 from djinn.pipelines.simulation.values import Values
 
 BEGINS, NO_KEY, GOES_ON, TOLD = "it begins", "no key matches", "the run goes on to it", "the agent is told"
+HAS_TO_MATCH = "no key matches, and it fails"
 ASKS_TOO_OFTEN, COMES_TOO_OFTEN = "it asks for another try too often", "the token comes too often"
 NONE, ONE, SEVERAL = "no items", "one item", "several items"
 TRIED_AGAIN, FAILS, ITEM_FAILS = "a failure is tried again", "it fails for good", "an item fails for good"
@@ -67,14 +68,17 @@ def _of_step(pipeline: Pipeline, step: Step, values: Values) -> Iterator[Branch]
 
 
 def _of_results(step: Step, values: Values) -> Iterator[Branch]:
-    for key, route in step.on_result.items():
-        yield Branch(step.id, ("onResult", key), TAKEN)
+    may_be_none = may_match_none(step) and values.outputs_for(step, "") is not None
+    for path, route in step.actions:
+        if path == ("else",) and not may_be_none:
+            continue
+        yield Branch(step.id, path, NO_KEY if path == ("else",) else TAKEN)
         if route.retry:
-            yield Branch(step.id, ("onResult", key, "maxRetries"), ASKS_TOO_OFTEN)
+            yield Branch(step.id, (*path, "maxRetries"), ASKS_TOO_OFTEN)
         if route.notify is not None:
-            yield Branch(step.id, ("onResult", key, "notify"), TOLD)
-    if routes_by_results(step) and values.outputs_for(step, "") is not None:
-        yield Branch(step.id, ("onResult",), NO_KEY)
+            yield Branch(step.id, (*path, "notify"), TOLD)
+    if may_be_none and step.otherwise is None:
+        yield Branch(step.id, ("onResult",), HAS_TO_MATCH if step.must_match else NO_KEY)
     if step.on_complete is not None and (step.loop is None or step.loop.on_all_complete is None):
         yield Branch(step.id, ("onComplete",), GOES_ON)
 
@@ -158,11 +162,13 @@ class _Look:
     def _row(self, step: Step, past: Past) -> Iterator[Branch]:
         if past.status is Status.SKIPPED:
             return
-        key, route = matched(step, past)
+        path, route = action_of(step, past)
         if route is not None:
-            yield Branch(step.id, ("onResult", key), TAKEN)
+            yield Branch(step.id, path, NO_KEY if path == ("else",) else TAKEN)
         elif past.status is Status.SUCCEEDED and step.on_result:
             yield Branch(step.id, ("onResult",), NO_KEY)
+        elif past.reason == UNMATCHED:
+            yield Branch(step.id, ("onResult",), HAS_TO_MATCH)
         if step.approve is not None:
             said = {folded(value) for value in past.outputs.values()} | {past.reason}
             yield from (Branch(step.id, ("approve",), word) for word in VERDICTS if word in said)
@@ -170,15 +176,15 @@ class _Look:
     def _failed(self, step: Step, past: Past) -> Iterator[Branch]:
         if step.continue_on_error:
             yield Branch(step.id, ("continueOnError",), TOLERATED)
-        if past.reason != "input":
+        if past.reason not in ("input", UNMATCHED):
             word = ITEM_FAILS if step.has_items else FAILS
             yield Branch(step.id, items_key(step) if step.has_items else (), word)
 
     def _decision(self, count: int, decision: Decision) -> Iterator[Branch]:
         if isinstance(decision, Tell):
             past = self.history[decision.source - 1]
-            key, _ = matched(self.pipeline.step(past.step), past)
-            yield Branch(past.step, ("onResult", key, "notify"), TOLD)
+            path, _ = action_of(self.pipeline.step(past.step), past)
+            yield Branch(past.step, (*path, "notify"), TOLD)
         elif isinstance(decision, Start):
             yield from self._started(decision)
             yield from self._routed(decision.because)
@@ -187,8 +193,8 @@ class _Look:
             yield from self._routed(decision.because)
         elif isinstance(decision, Finish) and decision.reason == "retries":
             last = self.history[count - 1]
-            key, _ = matched(self.pipeline.step(last.step), last)
-            yield Branch(last.step, ("onResult", key, "maxRetries"), ASKS_TOO_OFTEN)
+            path, _ = action_of(self.pipeline.step(last.step), last)
+            yield Branch(last.step, (*path, "maxRetries"), ASKS_TOO_OFTEN)
         elif isinstance(decision, Finish) and decision.reason == "visits":
             for circle in circles(self.pipeline):
                 if decision.message.removeprefix("step ").split()[0].partition("[")[0] in circle:

@@ -6,8 +6,8 @@ import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
-from djinn.pipelines.flow import folded
 from djinn.pipelines.names import ancestors_of
+from djinn.pipelines.results import folded
 from djinn.pipelines.schema import JSON, Pipeline, Step
 from djinn.pipelines.simulation.branches import (
     ASKS_TOO_OFTEN,
@@ -111,10 +111,11 @@ class RoutedPlans:
 
     def _own(self, step: Step, branch: Branch) -> tuple[Choice, ...]:
         usual = self.after.get(step.id, "")
-        if branch.key[:1] == ("onResult",):
-            key = branch.key[1] if len(branch.key) > 1 else ""
+        if branch.key[:1] in (("onResult",), ("else",)):
+            key = branch.key[1] if len(branch.key) > 1 and branch.key[0] == "onResult" else ""
+            route = step.on_result[key] if key else step.otherwise
             said = _as_said(step, key)
-            return (said,) * (step.on_result[key].max_retries + 1) if branch.word == ASKS_TOO_OFTEN else (said,)
+            return (said,) * (route.max_retries + 1) if route and branch.word == ASKS_TOO_OFTEN else (said,)
         if branch.key == ("onComplete",) and branch.word == GOES_ON and step.loop is None:
             options = [choice for choice, following in self.edges[step.id] if self._is_by_completion(step, choice)]
             return (options[0] if options else usual,)
@@ -122,8 +123,8 @@ class RoutedPlans:
 
     def _is_by_completion(self, step: Step, choice: Choice) -> bool:
         routes = {folded(key): route for key, route in step.on_result.items()}
-        route = routes.get(folded(choice)) if choice else None
-        return route is None or (route.goto is None and not route.retry and not route.continue_loop)
+        route = routes.get(folded(choice), step.otherwise) if choice else step.otherwise
+        return route is None or not route.leads_on
 
     def _round(self, branch: Branch) -> Iterator[Plan]:
         for circle in circles(self.pipeline):
@@ -143,7 +144,10 @@ class RoutedPlans:
 
 
 def _as_said(step: Step, key: str) -> Choice:
-    return folded(key) if step.approve is not None else key
+    """What the step answers so that this key matches, or none when it is empty."""
+    if step.approve is None:
+        return key
+    return folded(key) or ("rejected" if "approved" in map(folded, step.on_result) else "approved")
 
 
 # --- Graph ------------------------------------------------------------------------------------------------------------

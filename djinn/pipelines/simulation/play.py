@@ -20,17 +20,17 @@ from djinn.pipelines.flow import (
     Start,
     Status,
     Tell,
-    folded,
     next_steps,
 )
 from djinn.pipelines.inputs import resolve_inputs
 from djinn.pipelines.names import names_for, outputs_of
+from djinn.pipelines.results import DECISION, UNMATCHED, takes_rejection, unmatched
 from djinn.pipelines.schema import JSON, Pipeline, Step
 from djinn.pipelines.template import render
 
 Verdict = Literal["approved", "rejected", "expired"]
 MOST_STEP_RUNS = 5000
-DECISION, COMMENT = "DECISION", "COMMENT"
+COMMENT = "COMMENT"
 LONGEST_NOTE = 20_000
 
 
@@ -236,10 +236,14 @@ class _Play:
             render(self.pipeline.workspace.ref, names)
 
     def _settle(self, number: int, step: Step, answer: Answer) -> None:
-        outputs = dict(answer.outputs) if answer.status == "succeeded" else {}
+        outputs = dict(answer.outputs)
         if step.kind == "uses" and step.outputs:
             outputs = {name: outputs[name] for name in step.outputs if name in outputs}
-        self._end(number, Status(answer.status), answer.reason, outputs=outputs)
+        problem = unmatched(step, outputs) if answer.status == "succeeded" else ""
+        if problem:
+            self._end(number, Status.FAILED, UNMATCHED, message=problem, outputs=outputs)
+        else:
+            self._end(number, Status(answer.status), answer.reason, outputs=outputs)
         self._advance()
 
     def _end(
@@ -278,11 +282,10 @@ class _Play:
                 self._tell("approval_decided", {**tags, "verdict": word, "status": so_far})
         outputs: dict[str, JSON] = {step.outputs[0] if step.outputs else DECISION: status, COMMENT: ""}
         outputs.update({name: value for name, value in answer.outputs.items() if name == COMMENT})
-        routes_on = status == "rejected" and any(folded(key) == "rejected" for key in step.on_result)
-        if status == "approved" or routes_on:
+        if status == "approved" or (status == "rejected" and takes_rejection(step)):
             self._end(number, Status.SUCCEEDED, "", outputs=outputs)
         else:
-            self._end(number, Status.FAILED, str(status))
+            self._end(number, Status.FAILED, str(status), outputs=outputs)
         self._advance()
 
     # --- The rest -----------------------------------------------------------------------------------------------------

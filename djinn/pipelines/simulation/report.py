@@ -31,9 +31,8 @@ def story(walk: Walk) -> Iterator[str]:
         if event.type in _ENDS:
             yield f"  {_clock(event.at)} {_ended(event)}"
     finish = walk.played.finish
-    yield f"  {_clock(walk.played.seconds)} the run {finish.status}" + (
-        f" ({finish.message})" if finish.message else ""
-    )
+    why = ": ".join(filter(None, (finish.message, finish.reason if finish.step else "")))
+    yield f"  {_clock(walk.played.seconds)} the run {finish.status}" + (f" ({why})" if why else "")
     yield from (f"  found {branch.place}: {branch.word}" for branch in walk.found)
 
 

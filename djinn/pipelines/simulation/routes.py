@@ -4,20 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from djinn.pipelines.loops import bodies
-from djinn.pipelines.routed import folded
+from djinn.pipelines.loops import after_loop, bodies
+from djinn.pipelines.results import folded, takes_rejection
 from djinn.pipelines.schema import Pipeline, Route, Step
 
 END, NEXT_ITEM = "", "(next item)"
 Choice = str
 """What a step answers: a key of `onResult`, empty for none; of an approval `approved` or `rejected`."""
 Edges = Mapping[str, tuple[tuple[Choice, str], ...]]
+Bodies = Mapping[str, frozenset[str]]
 
 
-def routes_by_results(step: Step) -> bool:
-    """Whether a result may be none of the keys: an approval that routes `approved` always matches one."""
+def may_match_none(step: Step) -> bool:
+    """Whether a result may be none of the keys: an approval with both of its decisions always matches one."""
     keys = {folded(key) for key in step.on_result}
-    return bool(keys) and (step.approve is None or "approved" not in keys)
+    if step.approve is None or not keys:
+        return bool(keys)
+    return "approved" not in keys or ("rejected" not in keys and step.otherwise is not None)
 
 
 def edges_of(pipeline: Pipeline) -> Edges:
@@ -75,33 +78,42 @@ def round_trip(edges: Edges, circle: tuple[str, ...]) -> dict[str, Choice]:
     return min(trips, key=len)
 
 
-def _from(pipeline: Pipeline, step: Step, inside: Mapping[str, frozenset[str]]) -> Iterator[tuple[Choice, str]]:
+def _from(pipeline: Pipeline, step: Step, inside: Bodies) -> Iterator[tuple[Choice, str]]:
     around = [loop for loop, body in inside.items() if step.id in body]
     if step.loop is not None:
         yield from [("", step.loop.on_each_complete)] if step.loop.on_each_complete else []
         yield "", step.loop.on_all_complete or _behind(pipeline, step, around)
         return
     if step.approve is not None:
-        yield from _from_approval(pipeline, step, around)
+        yield from _from_approval(pipeline, step, inside)
         return
-    if routes_by_results(step) or not step.on_result:
-        yield "", _behind(pipeline, step, around)
+    other = step.otherwise or Route()
+    if not step.must_match and not other.retry:
+        yield "", _target(pipeline, step, other, inside)
     for key, route in step.on_result.items():
         if not route.retry:
-            yield key, _target(pipeline, step, route, around)
+            yield key, _target(pipeline, step, route, inside)
 
 
-def _from_approval(pipeline: Pipeline, step: Step, around: list[str]) -> Iterator[tuple[Choice, str]]:
+def _from_approval(pipeline: Pipeline, step: Step, inside: Bodies) -> Iterator[tuple[Choice, str]]:
     routes = {folded(key): route for key, route in step.on_result.items()}
-    yield "approved", _target(pipeline, step, routes.get("approved", Route()), around)
-    if "rejected" in routes:
-        yield "rejected", _target(pipeline, step, routes["rejected"], around)
+    other = step.otherwise or Route()
+    yield "approved", _target(pipeline, step, routes.get("approved", other), inside)
+    if takes_rejection(step):
+        yield "rejected", _target(pipeline, step, routes.get("rejected", other), inside)
 
 
-def _target(pipeline: Pipeline, step: Step, route: Route, around: list[str]) -> str:
+def _target(pipeline: Pipeline, step: Step, route: Route, inside: Bodies) -> str:
     if route.continue_loop:
         return NEXT_ITEM
-    return route.goto if route.goto is not None else _behind(pipeline, step, around)
+    if route.goto is not None:
+        return route.goto
+    around = sorted((loop for loop, body in inside.items() if step.id in body), key=lambda loop: len(inside[loop]))
+    if not route.breaks or not around:
+        return _behind(pipeline, step, around)
+    loop = pipeline.step(around[0])
+    following = after_loop(loop)
+    return NEXT_ITEM if following in around else following or _behind(pipeline, loop, around[1:])
 
 
 def _behind(pipeline: Pipeline, step: Step, around: list[str]) -> str:

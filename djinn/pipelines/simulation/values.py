@@ -9,11 +9,10 @@ from collections.abc import Iterator, Mapping
 from jsonschema.validators import Draft202012Validator, validator_for
 from referencing import Registry
 
-from djinn.pipelines.flow import Past, Status
 from djinn.pipelines.inputs import coerced
 from djinn.pipelines.items import NoItems, items_of
 from djinn.pipelines.readers import Wrong
-from djinn.pipelines.routed import matched
+from djinn.pipelines.results import key_of
 from djinn.pipelines.schema import JSON, Input, Pipeline, Step
 from djinn.pipelines.simulation.demands import ITEM, Demand, Place, demands_of, demands_of_condition
 from djinn.pipelines.simulation.samples import Schema, part_of, sampled
@@ -49,14 +48,14 @@ class Values:
     def outputs_for(self, step: Step, key: str, assignment: Assignment | None = None) -> dict[str, JSON] | None:
         """What the step gives so that this key of `onResult` matches, or none when it is empty; None when it cannot."""
         base = self.outputs_of(step, assignment or {})
-        if _key_of(step, base) == key:
+        if (key_of(step, base) or "") == key:
             return base
         names = self.outputs[step.id]
         for changed in _changes(names):
             domains = [self._answers(step, name, key) for name in changed]
             for values in itertools.islice(itertools.product(*domains), MOST_TRIES):
                 outputs = {**base, **dict(zip(changed, values, strict=True))}
-                if _key_of(step, outputs) == key:
+                if (key_of(step, outputs) or "") == key:
                     return outputs
         return None
 
@@ -186,10 +185,6 @@ def _outputs(step: Step, known: Mapping[str, Pipeline]) -> Iterator[str]:
     elif step.output_schema is not None:
         properties = step.output_schema.schema.get("properties")
         yield from properties if isinstance(properties, dict) else ()
-
-
-def _key_of(step: Step, outputs: Mapping[str, JSON]) -> str:
-    return matched(step, Past(step.id, 1, 1, Status.SUCCEEDED, outputs=outputs))[0]
 
 
 def _changes(names: tuple[str, ...]) -> Iterator[tuple[str, ...]]:

@@ -10,9 +10,9 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from djinn.accounts.models import Role, User
 from djinn.core.errors import UserError
 from djinn.core.installation import servers
+from djinn.runs.lines import harmless
 from djinn.runs.management.commands.run import NOT_UP, present_database_url
 from djinn.runs.models import Run
-from djinn.runs.terminal import harmless
 
 
 class OperatingCommand(BaseCommand):

@@ -30,6 +30,10 @@ class Run(models.Model):
     created_by = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="runs", null=True)
     """Who started it; null for the command line."""
     idempotency_key = models.CharField(max_length=200, null=True, editable=False)
+    key_space = models.CharField(max_length=20, blank=True, default="", db_default="", editable=False)
+    """Who chooses such keys: people, or `schedule`."""
+    request_digest = models.CharField(max_length=64, blank=True, default="", db_default="", editable=False)
+    """SHA-256 of what was asked under the key, in hexadecimal; empty without a key."""
     cancel_requested_at = models.DateTimeField(null=True)
     cancelled_by = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="+", null=True)
     paused_at = models.DateTimeField(null=True)
@@ -56,7 +60,17 @@ class Run(models.Model):
     class Meta:
         ordering = ["-pk"]
         indexes = [
+            models.Index(fields=["pipeline", "id"], name="run_of_pipeline"),
+            models.Index(fields=["status", "id"], name="run_of_status"),
+            models.Index(fields=["created_by", "id"], name="run_of_person"),
+            models.Index(fields=["schedule", "id"], name="run_of_schedule"),
             models.Index(fields=["id"], condition=models.Q(status__in=sorted(RUN_OPEN)), name="run_open"),
+            models.Index(
+                fields=["id"],
+                condition=models.Q(ended_at=None)
+                & (models.Q(paused_at__isnull=False) | models.Q(cancel_requested_at__isnull=False)),
+                name="run_held",
+            ),
             models.Index(
                 fields=["group"],
                 condition=models.Q(status__in=sorted(RUN_OPEN)) & ~models.Q(group=""),
@@ -64,7 +78,9 @@ class Run(models.Model):
             ),
         ]
         constraints = [
-            models.UniqueConstraint(fields=["created_by", "idempotency_key"], name="run_started_once"),
+            models.UniqueConstraint(
+                fields=["created_by", "key_space", "idempotency_key"], name="run_started_once_a_space"
+            ),
             models.CheckConstraint(
                 condition=models.Q(status__in=sorted(RUN_FINAL), ended_at__isnull=False)
                 | models.Q(status__in=sorted(RUN_OPEN), ended_at__isnull=True),

@@ -16,8 +16,10 @@ TOOLS: dict[str, Tool] = {tool.name: tool for tool in (READ, WRITE, EDIT, BASH, 
 ENDING_NAMES = ("complete", "fail")
 
 
-def offered(names: list[str], outputs: list[str]) -> tuple[dict[str, Tool], list[str]]:
+def offered(
+    names: list[str], outputs: list[str], results: list[str] | None = None
+) -> tuple[dict[str, Tool], list[str]]:
     """The named tools with `complete` and `fail`, which are always there, and the names that are unknown."""
     tools = {name: TOOLS[name] for name in names if name in TOOLS}
     unknown = [name for name in names if name not in TOOLS and name not in ENDING_NAMES]
-    return {**tools, "complete": complete_tool(outputs), "fail": FAIL}, unknown
+    return {**tools, "complete": complete_tool(outputs, results or []), "fail": FAIL}, unknown

@@ -22,17 +22,17 @@ class _Live:
         self._left = toolbox.brief.journal_bytes // _JOURNAL_SHARE
         self._clip = Clip(toolbox.brief.tool_output_bytes)
 
-    def take(self, stream: str, chunk: bytes) -> None:
+    def take(self, chunk: bytes) -> None:
         self._clip.add(chunk)
         if self._left <= 0:
             return
         self._left -= len(chunk)
-        self._journal.stream("output", self._decoder.decode(chunk), stream=stream)
+        self._journal.stream("output", self._decoder.decode(chunk))
         if self._left <= 0:
             self._journal.append("log", level="warning", message="the command's further output is not recorded")
 
     def text(self) -> str:
-        self._journal.stream("output", self._decoder.decode(b"", True), stream="stdout")
+        self._journal.stream("output", self._decoder.decode(b"", True))
         return self._clip.text()
 
 
@@ -49,7 +49,6 @@ def _bash(toolbox: Toolbox, arguments: dict[str, Any]) -> str:
         directory=brief.workspace,
         variables=environment(brief.environment),
         timeout_seconds=timeout,
-        is_joined=True,
         on_output=live.take,
     ).run()
     text = f"{live.text()}\n{_ending(ran, timeout)}".lstrip("\n")

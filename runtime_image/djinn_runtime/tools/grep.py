@@ -31,8 +31,7 @@ def _grep(toolbox: Toolbox, arguments: dict[str, Any]) -> str:
         directory=os.path.realpath(toolbox.brief.workspace),
         variables=variables,
         timeout_seconds=min(TIMEOUT_SECONDS, toolbox.brief.command_timeout_seconds),
-        is_joined=True,
-        on_output=lambda _, chunk: clip.add(chunk),
+        on_output=clip.add,
     ).run()
     text = "\n".join(line[2:] if line.startswith("./") else line for line in clip.text().splitlines())
     if ran.is_timed_out:

@@ -5,7 +5,7 @@
   const SILENCE_MS = 40000; // the server speaks every 15 s
   const NEAR_PX = 80;
   const FINAL = { 4400: "this page's address is broken; load it again", 4401: "not live: log in again", 4403: "not live: you may not see this run" };
-  const WHOLE = ["run-status", "held", "steps", "files", "results", "offers-key", "questions-key"];
+  const WHOLE = ["run-status", "run-calls", "held", "steps", "files", "results", "offers-key", "questions-key"];
   const log = document.getElementById("log");
   const words = document.getElementById("connection");
   let heard = Date.now();

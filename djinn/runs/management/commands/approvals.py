@@ -13,7 +13,7 @@ from djinn.runs.states import ApprovalStatus
 
 
 class Command(OperatingCommand):
-    help = "Shows what waits for people's decisions, and takes them."
+    help = "Shows what is waiting for approval, and approves or rejects it."
 
     def add_arguments(self, parser: CommandParser) -> None:
         verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
@@ -41,7 +41,7 @@ class Command(OperatingCommand):
         for approval in found[:200]:
             self.say(_line(approval))
         if not found:
-            self.say("Nothing waits for a decision.")
+            self.say("Nothing is waiting for approval.")
 
     def _show(self, approval: Approval) -> None:
         self.say(_line(approval))

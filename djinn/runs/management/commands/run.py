@@ -4,18 +4,20 @@ from typing import Any
 
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
-from rich.console import Console
 
 from djinn.core.errors import UserError
 from djinn.core.installation import servers
+from djinn.runs.management.reading import follow_to_the_end
 from djinn.runs.services import start_run
-from djinn.runs.terminal import follow, has_succeeded, print_result
 
 NOT_UP = "The database does not answer. Is Djinn up? Start it with `make up` in another terminal."
 
 
 class Command(BaseCommand):
-    help = "Starts a run of a pipeline. With --follow, shows it until it ends and exits 1 unless it succeeded."
+    help = (
+        "Starts a run of a pipeline. With --follow, shows it until it ends: exit code 0 when it succeeded, 1 when not, "
+        "130 after Ctrl-C, which stops the showing and not the run (`runs follow` shows it again)."
+    )
     requires_system_checks = ()
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -41,14 +43,7 @@ class Command(BaseCommand):
         self.stdout.write(f"Run {run.pk}: {settings.BASE_URL}/runs/{run.pk}/")
         if not options["follow"]:
             return
-        console = Console()
-        try:
-            view = follow(run, console)
-        except KeyboardInterrupt as exc:
-            raise CommandError(f"Run {run.pk} goes on without you.", returncode=130) from exc
-        print_result(view, console, url=settings.BASE_URL)
-        if not has_succeeded(view):
-            raise CommandError(f"Run {run.pk} {view.row.status}.")
+        follow_to_the_end(run)
 
 
 def present_database_url() -> str:
