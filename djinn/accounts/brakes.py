@@ -51,7 +51,7 @@ class Guessed:
         """1, 2, 4 ... seconds behind the free ones."""
         if failures < self.free:
             return 0
-        return min(self.longest_seconds, 2 ** min(failures - self.free, 20))
+        return min(self.longest_seconds, 1 << min(failures - self.free, 20))
 
 
 def login_of(name: str, network: str) -> list[Guessed]:

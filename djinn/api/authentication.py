@@ -24,7 +24,7 @@ class TokenAuthentication(authentication.BaseAuthentication):
                 begin_attempt(token_from(network_of(request._request)))
             except TooManyAttempts as exc:
                 throttled = exceptions.Throttled(detail=exc.message)
-                throttled.wait = exc.retry_after_seconds  # given to it, it would end up in the message
+                throttled.wait = exc.retry_after_seconds  # type: ignore[attr-defined]  # given to it, it adds a sentence
                 raise throttled from exc
             raise exceptions.AuthenticationFailed("This token is unknown or has expired.")
         return token.user, token

@@ -23,6 +23,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from djinn.accounts.credentials import credential_of
+from djinn.accounts.models import ApiToken
 from djinn.api.approvals import ApprovalSummary
 from djinn.api.negotiation import AlwaysJson
 from djinn.api.permissions import OperatorsChange
@@ -241,7 +242,8 @@ def shown_runs(user: Any) -> QuerySet[Run]:
 
 def _events(request: Request, run: Run) -> HttpResponseBase:
     if "text/event-stream" in request.headers.get("Accept", ""):
-        return event_stream_response(request._request, run.stream, credential_of(request._request, request.auth))
+        token = request.auth if isinstance(request.auth, ApiToken) else None
+        return event_stream_response(request._request, run.stream, credential_of(request._request, token))
     after = cursor(request._request, run.stream)
     events = [event_json(event) for event in log.read_after(run.stream, after, limit=_limit(request))]
     return Response({"events": events, "last_seq": log.last_seq(run.stream)})
