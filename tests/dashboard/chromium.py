@@ -30,7 +30,7 @@ APPLICATION = "web-of-browser-tests"
 
 
 class WebProcess:
-    """uvicorn on a port of its own, which it keeps over a restart."""
+    """The web process on a port of its own, which it keeps over a restart."""
 
     def __init__(self, log: Path) -> None:
         with socket.socket() as probe:
@@ -45,16 +45,7 @@ class WebProcess:
         database = os.environ["DATABASE_URL"].replace(
             "/djinn?", f"/{connection.settings_dict['NAME']}?application_name={APPLICATION}&"
         )
-        command = [
-            sys.executable,
-            "-m",
-            "uvicorn",
-            "djinn.asgi:application",
-            "--port",
-            str(self.port),
-            "--lifespan",
-            "off",
-        ]
+        command = [sys.executable, "-m", "djinn.core.serving", "djinn.asgi:application", "--port", str(self.port)]
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 command, env={**os.environ, "DATABASE_URL": database}, stdout=log, stderr=subprocess.STDOUT

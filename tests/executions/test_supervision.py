@@ -21,10 +21,10 @@ from djinn.events.log import read_after
 from djinn.executions import supervise
 from djinn.executions.conclude import conclude
 from djinn.executions.host import collect, tend_host
-from djinn.executions.launch import launch
+from djinn.executions.launch import launch, specification
 from djinn.executions.lease import DatabaseClock
 from djinn.executions.models import Execution
-from djinn.executions.places import execution_directory, present_runner, workspace_of
+from djinn.executions.places import door_of, execution_directory, present_runner, workspace_of
 from djinn.executions.relay import Relay
 from djinn.executions.services import request_stop
 from djinn.executions.states import Reason
@@ -89,6 +89,17 @@ def test_the_brief_is_for_the_container_alone_and_holds_what_it_needs() -> None:
     assert path.stat().st_mode & 0o777 == 0o400
     brief = json.loads(path.read_text())
     assert (brief["execution"], brief["mode"], brief["deadline_seconds"]) == (execution.key, "command", 60)
+
+
+def test_the_way_to_the_gateway_is_open_while_the_execution_runs_and_no_longer() -> None:
+    execution = make_execution(**order(hold=True))
+    worker = in_background(execution)
+    wait_for(lambda: is_running(execution))
+    door = door_of(execution)
+    assert (door.is_dir(), specification(execution).gateway_directory) == (True, door)
+    request_stop(execution_id=execution.pk, reason=Reason.CANCELLED)
+    worker.join(20)
+    assert not door.exists()
 
 
 def test_the_workspace_is_kept_as_a_snapshot_with_its_diff() -> None:

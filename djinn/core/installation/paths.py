@@ -120,10 +120,9 @@ class Installation:
         self.sockets.mkdir(mode=0o711, parents=True, exist_ok=True)
         if self.sockets.lstat().st_uid != os.geteuid():
             raise AppError(f"{self.sockets} is not ours: somebody else could listen in our place")
-        private = (self.executions, self.workspaces, self.artifacts, self.logs, self.ready, self.home / "static")
-        passed = (self.gateway_directory, self.doors)
-        modes = [*((directory, 0o711) for directory in passed), *((directory, 0o700) for directory in private)]
-        for directory, mode in modes:
+        kept = (self.executions, self.workspaces, self.artifacts, self.logs, self.ready, self.home / "static")
+        private = (self.doors, *kept)
+        for directory, mode in [(self.gateway_directory, 0o711), *((directory, 0o700) for directory in private)]:
             directory.mkdir(parents=True, exist_ok=True)
             directory.chmod(mode)
 
