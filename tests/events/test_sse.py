@@ -147,7 +147,7 @@ def test_who_loses_the_right_to_read_reads_no_further(
 
 def test_no_query_parameter_of_the_package_changes_what_is_read(web: httpx2.Client, run: Run, viewer: User) -> None:
     other = make_run()
-    outsider = User.objects.create_user("otto")
+    outsider = User.objects.create_user("otto", role=Role.NONE)
     meta = jwt.encode({"channels": [other.stream], "user": viewer.pk, "exp": 2**33}, settings.SECRET_KEY, "HS256")
     query = f"?es-meta={meta}&channel={other.stream}&lastEventId={run.stream}:8&link=next&recover=true"
     with _following(web, run, _login(viewer), query) as events:
