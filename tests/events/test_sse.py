@@ -202,7 +202,7 @@ def test_a_stream_outlives_other_tokens_of_its_reader(web: httpx2.Client, run: R
 
 def test_no_query_parameter_of_the_package_changes_what_is_read(web: httpx2.Client, run: Run, viewer: User) -> None:
     other = make_run()
-    outsider = User.objects.create_user("otto")
+    outsider = User.objects.create_user("otto", role=Role.NONE)
     meta = jwt.encode({"channels": [other.stream], "user": viewer.pk, "exp": 2**33}, settings.SECRET_KEY, "HS256")
     query = f"?es-meta={meta}&channel={other.stream}&lastEventId={run.stream}:8&link=next&recover=true"
     with _following(web, run, _login(viewer), query) as events:

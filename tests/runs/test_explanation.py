@@ -70,4 +70,4 @@ def test_the_command_names_the_run_of_a_used_pipeline(capsys: pytest.CaptureFixt
     run, child = using(ASK)
     work(child)
     call_command("runs", "explain", str(run.pk))
-    assert f"run {child.pk}, ASK (waiting): waits for 1 of operator" in capsys.readouterr().out
+    assert f"run {child.pk}, ASK (waiting): waiting for 1 approval by operator" in capsys.readouterr().out
