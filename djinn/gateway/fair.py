@@ -17,10 +17,11 @@ from djinn.core.serving.protocol import SHARED
 REQUESTS_PER_SECOND, REQUESTS_AT_ONCE = 30, 60
 BYTES_PER_SECOND, BYTES_AT_ONCE = 4 * 1024**2, 16 * 1024**2
 LARGE_BYTES = 256 * 1024
-LARGE_AT_ONCE = 4
+LARGE_AT_ONCE = 2
 """So many large bodies of one container arrive at once."""
-HELD_BYTES, HELD_BYTES_OF_ONE = 256 * 1024**2, 48 * 1024**2
-"""Of large bodies whose answers are under way. What is made of them takes several times as much memory."""
+HELD_BYTES, HELD_BYTES_OF_ONE = 256 * 1024**2, 64 * 1024**2
+"""Of large bodies that arrive, and of those whose answers are under way: they are never written to a disk, where they
+would keep the database waiting. What is made of them takes several times as much memory."""
 PATIENCE_SECONDS = 20.0
 
 
@@ -76,14 +77,17 @@ class Fairness:
         """Hold so much memory once there is room; False when there was none for long."""
         try:
             async with asyncio.timeout(PATIENCE_SECONDS), self._freed:
-                await self._freed.wait_for(
-                    lambda: self._held + size <= HELD_BYTES and peer.held + size <= HELD_BYTES_OF_ONE
-                )
+                await self._freed.wait_for(lambda: self._fits(peer.held + size, size))
                 self._held += size
                 peer.held += size
         except TimeoutError:
             return False
         return True
+
+    def _fits(self, of_one: int, more: int) -> bool:
+        """Whether there is room, or the peer has less than an equal share: those who have more cannot keep it out."""
+        share = HELD_BYTES / max(1, sum(1 for one in self._peers.values() if one.open))
+        return of_one <= HELD_BYTES_OF_ONE and (self._held + more <= HELD_BYTES or of_one <= share)
 
     async def free(self, peer: _Peer, size: int) -> None:
         """Give back what was held."""
@@ -106,39 +110,35 @@ class Fairness:
 
 
 class _Body:
-    """A large body on its way: it arrives at its peer's rate, and is handed over whole once there is memory for it."""
+    """A large body on its way: it arrives at its peer's rate, as far as there is memory for it."""
 
     def __init__(self, fairness: Fairness, peer: _Peer, receive: Receive) -> None:
         self._fairness = fairness
         self._peer = peer
         self._receive = receive
-        self._size = self._held = 0
+        self._held = 0
         self._is_arriving = True
         self.is_refused = False
 
     async def receive(self) -> Message:
-        """The next part. What has waited too long for memory is the last one: then the application is told to stop."""
+        """The next part. When it has waited too long for memory, the application is told that nobody asks any more."""
         message = await self._receive()
-        if not self._is_arriving:
+        if not self._is_arriving or message["type"] != "http.request":
             return message
         size = len(message.get("body", b""))
-        self._size += size
         await asyncio.sleep(self._peer.bytes.take(size))
-        if message["type"] == "http.request" and message.get("more_body"):
-            return message
-        self._arrived()
-        if message["type"] == "http.request":
-            if not await self._fairness.hold(self._peer, self._size):
-                self.is_refused = True
-                return {"type": "http.disconnect"}
-            self._held = self._size
+        if not await self._fairness.hold(self._peer, size):
+            self.is_refused = True
+            return {"type": "http.disconnect"}
+        self._held += size
+        if not message.get("more_body"):
+            self._arrived()
         return message
 
     async def end(self) -> None:
         """Give back everything."""
         self._arrived()
-        if self._held:
-            await self._fairness.free(self._peer, self._held)
+        await self._fairness.free(self._peer, self._held)
 
     def _arrived(self) -> None:
         if self._is_arriving:

@@ -17,6 +17,7 @@ import pytest
 
 from djinn.executions.models import Execution
 from djinn.executions.tokens import token_of
+from djinn.gateway.fair import LARGE_AT_ONCE
 from tests.core.serving import serving
 from tests.gateway.provider_double import KEY, ProviderDouble, provider_double
 
@@ -114,7 +115,7 @@ def test_many_large_bodies_at_once_are_read_in_turn(greedy: Container, other: Co
 def test_bodies_that_do_not_arrive_keep_only_their_own_places(greedy: Container, other: Container) -> None:
     head = f"POST {CHAT} HTTP/1.1\r\nhost: x\r\nauthorization: {greedy.headers['Authorization']}\r\n"
     with ExitStack() as stack:
-        for _ in range(4):
+        for _ in range(LARGE_AT_ONCE):
             opened = stack.enter_context(greedy.connect())
             opened.sendall(f"{head}content-length: {10 * MEGABYTE}\r\n\r\n".encode() + b"{" * 1000)
         assert other.ask(large(3)).status_code == 200
