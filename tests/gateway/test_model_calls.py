@@ -15,12 +15,12 @@ import httpx2
 import pytest
 from django.db import connection, transaction
 
+from djinn.executions.directory import lay_out
 from djinn.executions.models import Execution
 from djinn.executions.tokens import token_of
 from djinn.providers.budgets import open_budget
 from djinn.providers.models import Budget, ModelCall
 from runtime_image.djinn_runtime.protocol import (
-    BRIEF_NAME,
     JOURNAL_NAME,
     AgentBrief,
     Brief,
@@ -196,10 +196,11 @@ def test_the_runtime_ends_with_the_words_of_the_gateway(
     execution = execution_of(f"double/{model}")
     agent = AgentBrief("ada", execution.model, "You test.", "Do it.", tools=[])
     brief = Brief("x", "agent", token_of(execution.pk), str(tmp_path), str(folder / "s"), 60, agent=agent)
-    (tmp_path / BRIEF_NAME).write_bytes(dump_brief(brief))
-    command = [sys.executable, "-m", "djinn_runtime", str(tmp_path)]
+    directory = tmp_path / "execution"
+    lay_out(directory, dump_brief(brief), owner=None, has_own_tree=False)
+    command = [sys.executable, "-m", "djinn_runtime", str(directory)]
     subprocess.run(command, env={**os.environ, "PYTHONPATH": str(RUNTIME)}, timeout=90, check=True)
-    finished = decode_record((tmp_path / JOURNAL_NAME).read_bytes().splitlines()[-1])
+    finished = decode_record((directory / JOURNAL_NAME).read_bytes().splitlines()[-1])
     assert finished.data["error"] == {"reason": reason, "message": message}
     assert ModelCall.objects.count() == calls
 
