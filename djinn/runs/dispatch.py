@@ -6,6 +6,7 @@ taken. A broker that does not answer costs a caller a few seconds, not an error.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -20,7 +21,9 @@ from djinn.core.dispatch import BROKER_AWAY
 
 log = structlog.get_logger(__name__)
 
-_held: ContextVar[list[Signature] | None] = ContextVar("held", default=None)
+Held = dict[str, Signature]
+"""Messages by their own JSON, so that each is there once."""
+_held: ContextVar[Held | None] = ContextVar("held", default=None)
 CONTROL, AGENTS = "control", "agents"
 START_SCHEDULED = "runs.start_scheduled"
 """What beat rings at the times of a schedule."""
@@ -67,9 +70,9 @@ def agents_queue(host: str) -> str:
 
 
 @contextmanager
-def held_back() -> Iterator[list[Signature]]:
-    """Inside the block nothing is sent by this thread: what would be, once its transaction commits, is in the list."""
-    messages: list[Signature] = []
+def held_back() -> Iterator[Held]:
+    """Inside the block nothing is sent by this thread: what would be, once its transaction commits, is kept."""
+    messages: Held = {}
     token = _held.set(messages)
     try:
         yield messages
@@ -95,7 +98,7 @@ def _send_or_hold(message: Signature) -> None:
     if held is None:
         _send(message)
     else:
-        held.append(message)
+        held[json.dumps(message)] = message
 
 
 def _send(message: Signature) -> bool:

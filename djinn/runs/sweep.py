@@ -75,7 +75,7 @@ def sweep() -> int:
         if waiting is not None:
             _ring(waiting, unattended_ones)
     fault("sweep.before_send")
-    rung = 0 if waiting is None else send_all(messages)
+    rung = 0 if waiting is None else send_all(messages.values())
     if rung:
         log.info("swept", rung=rung, of=len(messages))
     return rung
