@@ -15,6 +15,7 @@ from djinn.executions.lease import DatabaseClock, Lease
 from djinn.executions.models import Artifact, Execution
 from djinn.executions.places import close_door, workspace_of
 from djinn.executions.relay import Relay
+from djinn.executions.services import request_stop
 from djinn.executions.states import ExecutionStatus, Reason
 from djinn.executions.structured import checked
 from djinn.runner.artifacts import Artifact as KeptFile
@@ -57,6 +58,7 @@ def conclude(
     kept: dict[str, Any] = {}
     files: tuple[KeptFile, ...] = ()
     if overuse:
+        request_stop(execution_id=execution.pk, reason=Reason.DISK)  # whoever concludes after us finds no tree
         _give_back(execution, lease)
     elif execution.workspace and execution.base_snapshot:
         try:

@@ -124,9 +124,9 @@ class _Supervision:
 
     def _unheard_reason(self) -> str:
         """Why it shall stop, when somebody else of this host has stopped it before we heard of that."""
-        if (self.execution.outcome or {}).get("status") == "succeeded":
-            return ""
-        return Execution.objects.values_list("stop_reason", flat=True).get(pk=self.execution.pk)
+        stored = Execution.objects.values_list("stop_reason", flat=True).get(pk=self.execution.pk)
+        has_succeeded = (self.execution.outcome or {}).get("status") == "succeeded"
+        return "" if has_succeeded and stored != Reason.DISK else stored
 
     def _start(self) -> None:
         """Launch, unless a stop was asked for before anything began; wait for an engine that is away."""

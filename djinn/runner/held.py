@@ -34,11 +34,12 @@ def held_files(pids: Iterable[int], devices: frozenset[int]) -> Iterator[os.stat
 def _mapped(pid: int, devices: frozenset[int]) -> Iterator[os.stat_result | None]:
     """Each file that the process has mapped, once: a mapping of one file may be torn into tens of thousands."""
     seen = set[tuple[bytes, bytes]]()
-    for match in _MAPPING.finditer(_maps(pid)):
+    maps, mapped = _maps(pid)
+    for match in _MAPPING.finditer(mapped):
         place, device, inode = match.groups()
         if (device, inode) not in seen:
             seen.add((device, inode))
-            yield _nameless(f"/proc/{pid}/map_files/{_short(place)}", devices)
+            yield _nameless(f"{maps}/map_files/{_short(place)}", devices)
 
 
 def _short(place: bytes) -> str:
@@ -46,10 +47,17 @@ def _short(place: bytes) -> str:
     return "-".join(f"{int(address, 16):x}" for address in place.split(b"-"))
 
 
-def _maps(pid: int) -> bytes:
-    with suppress(*_GONE), open(f"/proc/{pid}/maps", "rb") as file:
-        return file.read()
-    return b""
+def _maps(pid: int) -> tuple[str, bytes]:
+    """Where the mappings of a process can be looked at, and what they are: all threads share them.
+
+    They are empty where the first thread has ended, so the others are asked; proc(5) gives each thread a folder of its
+    own under its number, too.
+    """
+    for place in (f"/proc/{pid}", *(f"/proc/{task}" for task in threads(pid) if task != pid)):
+        with suppress(*_GONE), open(f"{place}/maps", "rb") as file:
+            if found := file.read():
+                return place, found
+    return f"/proc/{pid}", b""
 
 
 def _names(directory: str) -> list[str]:

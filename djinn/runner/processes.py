@@ -27,13 +27,13 @@ class _Status:
 
 
 def is_alive(process: Identity) -> bool:
-    """Whether the process still runs; a zombie does not."""
+    """Whether any thread of the process still runs; a zombie does not."""
     status = _status(process.pid)
     return (
         status is not None
-        and status.state not in "ZX"
         and status.started == process.started
         and process.boot == _boot_id()
+        and _runs(process.pid, status)
     )
 
 
@@ -46,7 +46,7 @@ def descendants(pid: int) -> list[Identity]:
         children = {number for number, status in statuses.items() if status.parent in below}
         grown = not children <= below
         below |= children
-    alive = (number for number in below - {pid} if statuses[number].state not in "ZX")
+    alive = (number for number in below - {pid} if _runs(number, statuses[number]))
     return [Identity(number, statuses[number].started, _boot_id()) for number in alive]
 
 
@@ -124,10 +124,18 @@ def _numbers() -> list[int]:
     return [int(path.name) for path in Path("/proc").iterdir() if path.name.isdecimal()]
 
 
-def _status(pid: int) -> _Status | None:
+def _runs(pid: int, status: _Status) -> bool:
+    """By the states of its threads: a process whose first thread has ended says of itself that it is a zombie."""
+    if status.state not in "ZX":
+        return True
+    found = (_status(pid, f"/task/{task}") for task in threads(pid))
+    return any(one.state not in "ZX" for one in found if one is not None)
+
+
+def _status(pid: int, task: str = "") -> _Status | None:
     """The fields of proc(5) `/proc/PID/stat` behind the command, which may hold anything, brackets too."""
     try:
-        text = Path(f"/proc/{pid}/stat").read_text(errors="replace")
+        text = Path(f"/proc/{pid}{task}/stat").read_text(errors="replace")
     except (FileNotFoundError, ProcessLookupError):
         return None
     fields = text.rpartition(")")[2].split()

@@ -9,10 +9,14 @@ import threading
 import time
 from typing import Any, Callable
 
-from .memory import offered_first
+from .memory import offered_first, open_score
 from .procfs import descendants
 
-PR_SET_CHILD_SUBREAPER = 36
+PR_SET_CHILD_SUBREAPER, PR_SET_DUMPABLE = 36, 4
+_OF_OURSELVES = (
+    (PR_SET_CHILD_SUBREAPER, 1, "orphans of the work cannot be adopted"),
+    (PR_SET_DUMPABLE, 0, "the work, which has our user, can write to our memory"),
+)
 TERM_SECONDS = 0.4
 KILL_SECONDS = 1.0
 _PAUSE_SECONDS = 0.01
@@ -115,13 +119,19 @@ class Children:
         if self._is_subreaper:
             return
         self._is_subreaper = True
-        try:
-            import ctypes
+        open_score()
+        for option, value, lacks in _OF_OURSELVES:
+            try:
+                _prctl(option, value)
+            except (ImportError, OSError, AttributeError) as exc:
+                self._warn(f"{lacks}: {exc}")
 
-            if ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
-                raise OSError(ctypes.get_errno(), "prctl")
-        except (ImportError, OSError, AttributeError) as exc:
-            self._warn(f"orphans of the work cannot be adopted: {exc}")
+
+def _prctl(option: int, value: int) -> None:
+    import ctypes
+
+    if ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "prctl")
 
 
 def _send(number: int, pids: set[int]) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 _ROOT = "/sys/fs/cgroup"
 _SCORE = "/proc/self/oom_score_adj"
+_score: list[int] = []  # its descriptor, once it is open
 _MOST = b"1000"  # proc(5): whoever has it is killed before all others
 
 
@@ -24,16 +25,21 @@ def offered_first() -> Iterator[None]:
         _swap(before)
 
 
+def open_score() -> None:
+    """Open our score, which a process that hides its memory may not do any more."""
+    if not _score:
+        with contextlib.suppress(OSError):
+            _score.append(os.open(_SCORE, os.O_RDWR | os.O_CLOEXEC))
+
+
 def _swap(score: bytes) -> bytes:
     """Set our score, where there is one; the one before."""
+    open_score()
     with contextlib.suppress(OSError):
-        file = os.open(_SCORE, os.O_RDWR | os.O_CLOEXEC)
-        try:
-            before = os.read(file, 16).strip()
+        for file in _score:
+            before = os.pread(file, 16, 0).strip()
             os.pwrite(file, score, 0)
             return before
-        finally:
-            os.close(file)
     return score
 
 

@@ -6,7 +6,7 @@ import os
 
 
 def descendants(pid: int) -> set[int]:
-    """The live (not zombie) descendants of a process; empty where there is no /proc."""
+    """The descendants of a process of which any thread lives; empty where there is no /proc."""
     children = _children_by_parent()
     found: set[int] = set()
     ahead = [pid]
@@ -15,7 +15,7 @@ def descendants(pid: int) -> set[int]:
             if child not in found:
                 found.add(child)
                 ahead.append(child)
-    return {each for each in found if _state(each) not in ("Z", "X", "")}
+    return {each for each in found if _lives(each)}
 
 
 def _children_by_parent() -> dict[int, list[int]]:
@@ -32,15 +32,19 @@ def _children_by_parent() -> dict[int, list[int]]:
     return children
 
 
-def _state(pid: int) -> str:
-    fields = _stat(pid)
-    return fields[0] if fields else ""
+def _lives(pid: int) -> bool:
+    """Whether any thread of it does: a process whose first thread has ended is a zombie by its own state."""
+    try:
+        threads = os.listdir(f"/proc/{pid}/task")
+    except OSError:
+        return False
+    return any(fields[0] not in ("Z", "X") for thread in threads if (fields := _stat(pid, f"/task/{thread}")))
 
 
-def _stat(pid: int) -> list[str]:
+def _stat(pid: int, thread: str = "") -> list[str]:
     """State, parent and the rest of /proc/PID/stat; empty when the process is gone."""
     try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
+        with open(f"/proc/{pid}{thread}/stat", "rb") as file:
             text = file.read().decode("utf-8", "replace")
     except OSError:
         return []

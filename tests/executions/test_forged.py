@@ -7,6 +7,7 @@ import signal
 import pytest
 from pytest_django import Settings
 
+from djinn.events.log import read_after
 from djinn.executions.models import Execution
 from djinn.executions.supervise import see_through
 from djinn.runner.base import Runner
@@ -79,3 +80,12 @@ def test_a_command_that_is_killed_by_somebody_else_is_an_error(docker: Runner, i
 def test_a_command_that_goes_on_after_a_kill_for_want_of_memory_may_succeed(docker: Runner, image: str) -> None:
     execution = ended(docker, image, f"{HOG} || echo on", resources={"memory_mb": 64})
     assert (execution.status, execution.reason) == ("exited", "")
+
+
+def test_a_script_cannot_open_the_memory_of_the_runtime(docker: Runner, image: str) -> None:
+    """Who could write there would choose the runtime's exit code. The engine's init, process 1, is not closed."""
+    each = '[ $p != /proc/1 ] && grep -q djinn_runtime $p/cmdline && { : 3<> $p/mem; } 2>/dev/null && echo "opened $p"'
+    script = f"for p in /proc/[0-9]*; do {each}; done; echo looked; : > $DJINN_OUTPUT"
+    execution = ended(docker, image, script)
+    told = "".join(event.data.get("text", "") for event in read_after("test", 0) if event.type == "output")
+    assert (execution.status, execution.reason, told) == ("exited", "", "looked\n")

@@ -295,3 +295,32 @@ def test_the_package_imports_nothing_outside_of_the_standard_library(place: Path
     command = [sys.executable, "-S", "-c", code]
     done = subprocess.run(command, env=variables, cwd=place, capture_output=True, text=True, timeout=30, check=True)
     assert done.stdout == "set()\n"
+
+
+LEADERLESS = """
+import ctypes, os, sys, threading, time
+def stay():
+    while True:
+        time.sleep(0.05)
+        open("alive", "a").write(".")
+threading.Thread(target=stay, daemon=True).start()
+while not os.path.exists("alive"):
+    time.sleep(0.01)
+open("pid", "w").write(f"{os.getpid()}\\n")
+ctypes.CDLL(None).syscall(60 if os.uname().machine == "x86_64" else 93, 0)  # exit: of this thread alone
+"""
+
+
+def test_a_process_whose_first_thread_has_ended_does_not_outlive_the_work(execution: Execution) -> None:
+    """Its own state says zombie."""
+    script = f"cat > leaderless.py <<'EOF'\n{LEADERLESS}EOF\nsetsid {sys.executable} leaderless.py &\n"
+    ended = execution.command(script + "while ! [ -s pid ]; do sleep 0.05; done; sleep 0.3")
+    pid = int((execution.workspace / "pid").read_text())
+    size = (execution.workspace / "alive").stat().st_size
+    assert ended.exit_code == 0
+    assert not Path(f"/proc/{pid}").exists() or not _runs_a_thread(pid), size
+
+
+def _runs_a_thread(pid: int) -> bool:
+    states = [path.read_text().rpartition(")")[2].split()[0] for path in Path(f"/proc/{pid}/task").glob("*/stat")]
+    return any(state not in "ZX" for state in states)
