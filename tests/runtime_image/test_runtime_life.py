@@ -249,8 +249,8 @@ def test_a_reader_of_its_complaints_that_is_gone_does_not_change_the_exit_code(e
 
 def test_the_kernel_is_offered_the_work_before_the_runtime(execution: Execution) -> None:
     ended = execution.command("cat /proc/self/oom_score_adj; cat /proc/$PPID/oom_score_adj")
-    assert ended.text("output", stream="stdout").split()[0] == "1000"
-    assert ended.text("output", stream="stdout").split()[1] != "1000"
+    assert ended.text("output").split()[0] == "1000"
+    assert ended.text("output").split()[1] != "1000"
 
 
 def test_a_file_size_limit_closes_half_a_line(execution: Execution) -> None:
