@@ -9,6 +9,7 @@ from djinn.api.errors import error_response
 from djinn.core.errors import AppError, Conflict, DjinnError, Forbidden, NotFound, OutsideError, UserError
 from djinn.documents.problems import Problem
 from djinn.providers.base import ProviderError
+from djinn.providers.faults import Fault, Told
 
 
 @pytest.mark.parametrize(
@@ -35,7 +36,7 @@ def test_a_users_error_is_told_to_them(error: UserError, status: int, code: str)
     [
         (AppError("the password is tiger"), 500),
         (OutsideError("the password is tiger", permanent=True), 502),
-        (ProviderError("the password is tiger", permanent=False), 502),
+        (ProviderError(Told(Fault.BROKE_OFF, "broke off", "the password is tiger")), 502),
         (RuntimeError("the password is tiger"), 500),
     ],
 )

@@ -167,6 +167,7 @@ def test_ctrl_c_stops_the_showing_says_where_the_run_is_and_exits_130(verb: str)
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background ignores it
     ) as process:
         assert process.stdout is not None
         while "waits for approval" not in (line := process.stdout.readline()):

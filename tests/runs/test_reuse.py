@@ -7,10 +7,11 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 
 from djinn.core.errors import Conflict, UserError
+from djinn.pipelines.errors import PipelineInvalid
 from djinn.pipelines.flow import Finish, Past, Refuse, Skip, Start, Status, next_steps
 from djinn.pipelines.loader import load_text
 from djinn.pipelines.schema import Pipeline
@@ -149,9 +150,13 @@ def routed(draw: st.DrawFn) -> Pipeline:
         steps.append(run(name, **keys))
     if len(ids) > 2 and draw(st.booleans()):
         steps[0]["loop"] = {"over": "xs", "onEachComplete": ids[1], "onAllComplete": ids[2]}
-        steps[1]["onResult"] = {"yes": {"continueLoop": True}, "no": {"goto": draw(st.sampled_from(ids[1:]))}}
+        leave = draw(st.sampled_from(({"goto": ids[1]}, {"goto": ids[2], "break": True})))
+        steps[1]["onResult"] = {"yes": {"continueLoop": True}, "no": leave}
     document = {"id": "p", "inputs": {"xs": {"type": "list", "default": [1, 2]}}, "steps": steps}
-    return load_text(json.dumps(document), file="p.yaml").pipeline
+    try:
+        return load_text(json.dumps(document), file="p.yaml").pipeline
+    except PipelineInvalid:  # an item that leaves its loop without saying so
+        reject()
 
 
 @st.composite
