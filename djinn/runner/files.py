@@ -42,6 +42,7 @@ def link_repository(source: Path, target: Path) -> None:
     def link_or_copy(name: str, copy: str) -> str:
         if Path(name).is_relative_to(objects):
             try:
+                Path(name).chmod(0o444)  # whatever the umask: the containers' user reads what stays the host's
                 os.link(name, copy, follow_symlinks=False)
                 return copy
             except OSError:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from runner_bench import nest
 
-from djinn.runner.files import read_json, remove_tree, write_json
+from djinn.runner.files import link_repository, read_json, remove_tree, write_json
 from djinn.runner.source import Source
 from djinn.runner.workspace import Workspace
 
@@ -95,3 +95,14 @@ def test_what_its_owner_made_read_only_is_removed(mode: int) -> None:
 def test_a_small_file_comes_back_as_it_was_written(tmp_path: Path) -> None:
     write_json(tmp_path / "file", {"a": [1, None]})
     assert (read_json(tmp_path / "file"), read_json(tmp_path / "gone")) == ({"a": [1, None]}, None)
+
+
+def test_objects_that_repositories_share_are_readable_by_the_containers_user(tmp_path: Path) -> None:
+    """The stack's processes close what they make to others."""
+    objects = tmp_path / "history" / "objects" / "7a"
+    objects.mkdir(parents=True)
+    (objects / "60b85e").write_bytes(b"x")
+    (objects / "60b85e").chmod(0o400)
+    link_repository(tmp_path / "history", tmp_path / "tree")
+    status = (tmp_path / "tree" / "objects" / "7a" / "60b85e").stat()
+    assert (status.st_mode & 0o777, status.st_nlink) == (0o444, 2)
